@@ -1,0 +1,175 @@
+"""Why the shop refuses: each refusal is a class that carries its data.
+
+Responsible for naming refusals in a shopkeeper's words. It must not know codes, statuses or
+sentences: `live` translates each class once, in one table. The data is what a person needs to
+understand the answer (how many are left, when it opens), never the text of an exception.
+
+    CommerceError
+    ├── Refused                 decided, nothing changed
+    │   ├── UnknownDrop · UnknownSku · UnknownProduct · UnknownHold · UnknownOrder
+    │   ├── DropNotOpen · DropClosed · SoldOut · LimitReached · BadQuantity
+    │   ├── RidConflict · PriceChanged · HoldEnded · PaymentOpen
+    │   ├── StockHeld · SkuInDrop · BadCurrency · BadSignature · CardNumberFound
+    │   └── KeyConflict · KeyInProgress
+    └── Temporary               not decided; the same attempt may be repeated
+        ├── Busy                the in-flight cap is reached
+        └── Unavailable         an engine or the provider did not answer
+"""
+
+
+class CommerceError(Exception):
+    """Root of what this package raises."""
+
+
+class Refused(CommerceError):
+    """Decided: no. Nothing was changed."""
+
+    def details(self) -> dict[str, object]:
+        """What a person needs to know, as plain values."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class UnknownDrop(Refused):
+    """No such drop."""
+
+
+class UnknownSku(Refused):
+    """No such SKU, or not part of the drop."""
+
+    def __init__(self, sku: str) -> None:
+        super().__init__(sku)
+        self.sku = sku
+
+
+class UnknownProduct(Refused):
+    """No such product."""
+
+
+class UnknownHold(Refused):
+    """No such reservation, or another viewer's."""
+
+
+class UnknownOrder(Refused):
+    """No such order, or another viewer's."""
+
+
+class DropNotOpen(Refused):
+    """Pressed before the opening."""
+
+    def __init__(self, opens_at: int, retry_after_ms: int) -> None:
+        super().__init__(opens_at)
+        self.opens_at = opens_at
+        self.retry_after_ms = retry_after_ms
+
+
+class DropClosed(Refused):
+    """Pressed after the close."""
+
+
+class SoldOut(Refused):
+    """Fewer units left than asked for; `left` may be more than none."""
+
+    def __init__(self, sku: str, left: int) -> None:
+        super().__init__(sku, left)
+        self.sku = sku
+        self.left = left
+
+
+class LimitReached(Refused):
+    """This viewer may not hold or buy that many; `limit` units of `sku` (or open holds if None)."""
+
+    def __init__(self, sku: str | None, limit: int) -> None:
+        super().__init__(sku, limit)
+        self.sku = sku
+        self.limit = limit
+
+
+class BadQuantity(Refused):
+    """Zero, negative or absurdly many."""
+
+    def __init__(self, sku: str) -> None:
+        super().__init__(sku)
+        self.sku = sku
+
+
+class RidConflict(Refused):
+    """The same id with another viewer, drop or lines."""
+
+
+class PriceChanged(Refused):
+    """The page showed another total."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
+        self.total = total
+
+
+class HoldEnded(Refused):
+    """The reservation has lapsed, was cancelled or is sold."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(state)
+        self.state = state
+
+
+class PaymentOpen(Refused):
+    """A payment is under way, so this must wait for its end."""
+
+
+class StockHeld(Refused):
+    """Lowering below what is held or sold; the numbers say how far it can go."""
+
+    def __init__(self, on_hand: int, held: int, committed: int) -> None:
+        super().__init__(on_hand, held, committed)
+        self.on_hand = on_hand
+        self.held = held
+        self.committed = committed
+
+
+class SkuInDrop(Refused):
+    """A SKU can be in one open drop at a time."""
+
+    def __init__(self, sku: str, drop: str) -> None:
+        super().__init__(sku, drop)
+        self.sku = sku
+        self.drop = drop
+
+
+class BadCurrency(Refused):
+    """Not an ISO 4217 code that we know."""
+
+
+class BadSignature(Refused):
+    """The body was not signed by the provider, or too long ago."""
+
+
+class CardNumberFound(Refused):
+    """A card number where none may be; `field` says where, never what."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field
+
+
+class KeyConflict(Refused):
+    """The idempotency key was used with another request."""
+
+
+class KeyInProgress(Refused):
+    """The first request with this idempotency key has not ended."""
+
+
+class Temporary(CommerceError):
+    """Not decided; repeat the same attempt after `retry_after_ms`."""
+
+    def __init__(self, retry_after_ms: int) -> None:
+        super().__init__(retry_after_ms)
+        self.retry_after_ms = retry_after_ms
+
+
+class Busy(Temporary):
+    """The in-flight cap is reached."""
+
+
+class Unavailable(Temporary):
+    """An engine or the payment provider did not answer."""
