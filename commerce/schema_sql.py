@@ -46,6 +46,7 @@ shop = Table(
     Column("currency", String(3), nullable=False),
     Column("shipping_amount", Amount, nullable=False),
     Column("gate_epoch", BigInteger, nullable=False),  # fences a gate that came back old
+    Column("gate_n", BigInteger, nullable=True),  # decisions made without a gate; null: it has one
     CheckConstraint("id = 1", name="single"),
     CheckConstraint("shipping_amount >= 0", name="shipping"),
 )
@@ -166,6 +167,7 @@ reservation = Table(
     Index("ix_reservation_viewer_state", "viewer", "state"),
     Index("ix_reservation_state_until_ms", "state", "until_ms"),
     Index("ix_reservation_drop", "drop"),
+    Index("ix_reservation_closed_at", "closed_at"),
 )
 
 reservation_line = Table(
@@ -287,5 +289,8 @@ outbox = Table(
     Column("created_at", Ms, nullable=False),
     Column("claimed_until", Ms, nullable=True),
     Column("sent_at", Ms, nullable=True),
+    Column("gate_at", Ms, nullable=True),  # the gate was told (or need not be)
     Index("ix_outbox_sent_at_id", "sent_at", "id"),
+    Index("ix_outbox_gate_at_id", "gate_at", "id"),
+    Index("ix_outbox_topic_key_id", "topic", "key", "id"),
 )

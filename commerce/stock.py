@@ -4,9 +4,9 @@ A crowd is made of losers and the winners are bounded by the stock. So the **gat
 everybody, only winners reach the **record** (SQL), and "it is yours" is said after the record has
 committed. This module names what both sides and their callers exchange.
 
-Units of one SKU are on hand; of those some are **held** (for a while), some **committed** (sold, not
-yet shipped), the rest **available**: `held + committed <= on_hand` always. One SKU is in at most one
-open drop at a time, which keeps a level a single number.
+Units of one SKU are on hand; of those some are **held** (for a while), some **committed** (sold,
+not yet shipped), the rest **available**: `held + committed <= on_hand` always. One SKU is in at
+most one open drop at a time, which keeps a level a single number.
 """
 
 from collections.abc import Mapping

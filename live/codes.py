@@ -1,11 +1,12 @@
 """Every reason for which this server says no: one table for the wire and for HTTP.
 
-Responsible for the code (stable, never reused), the HTTP status it maps to, whether trying the same
-again may help, and an English sentence. Pages translate by code and `details`; nothing here may
-carry text from an exception. A new code needs a row here, in PROTOCOL.md and a vector: a test
+Responsible for the code (stable, never reused), the HTTP status it maps to, whether trying the
+same again may help, and an English sentence. Pages translate by code and `details`; nothing here
+may carry text from an exception. A new code needs a row here, in PROTOCOL.md and a vector: a test
 compares the three.
 """
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -69,6 +70,10 @@ CODES: Final = MappingProxyType(
         # Catalogue, stock and orders.
         "unknown_product": Code(404, False, "There is no such product."),
         "unknown_sku": Code(404, False, "There is no such item."),
+        "bad_product": Code(422, False, "Something about this product is wrong."),
+        "handle_taken": Code(409, False, "Another product has this handle."),
+        "sku_taken": Code(409, False, "Another product has this SKU."),
+        "product_changed": Code(409, False, "Somebody else has changed this product meanwhile."),
         "stock_held": Code(409, False, "That many units are held or sold already."),
         "unknown_order": Code(404, False, "There is no such order."),
         "csv_columns": Code(422, False, "This file lacks columns that a product file needs."),
@@ -76,6 +81,7 @@ CODES: Final = MappingProxyType(
         "csv_too_many_rows": Code(413, False, "This file has too many rows."),
         "csv_refused": Code(422, False, "Some rows are wrong, so nothing was imported."),
         "bad_currency": Code(422, False, "That is not a currency we know."),
+        "wrong_currency": Code(409, False, "This shop sells in another currency."),
         # HTTP.
         "not_found": Code(404, False, "There is nothing here."),
         "method_not_allowed": Code(405, False, "That method is not possible here."),
@@ -96,5 +102,16 @@ def refuse(
     **details: object,
 ) -> Rejected:
     """A refusal by a code of the table; `details` are what a page needs to say it in full."""
+    return refuse_with(code, details, message=message, retry_after_ms=retry_after_ms)
+
+
+def refuse_with(
+    code: str,
+    details: Mapping[str, object],
+    *,
+    message: str | None = None,
+    retry_after_ms: int | None = None,
+) -> Rejected:
+    """`refuse`, with details that are a mapping already."""
     sentence = message if message is not None else CODES[code].sentence
     return Rejected(code, sentence, retry_after_ms=retry_after_ms, details=details)

@@ -2,7 +2,8 @@
 
 Chapters 3 and 4 of PROTOCOL.md as msgspec structs. Pure: decoding and limits only, no rules about
 who may do what (`commands`) and no state. Unknown keys are ignored, so that an older server and a
-newer page can meet; wrong types and values out of range are refused as `bad_params` with the field.
+newer page can meet; wrong types and values out of range are refused as `bad_params` with the
+field.
 
 Integers are limited to what JavaScript holds exactly; money is minor units with a currency; times
 are milliseconds since 1970 (UTC) by the server's clock.
@@ -31,9 +32,10 @@ HOLD_S_MIN: Final = 5
 HOLD_S_MAX: Final = 86_400
 DELTA_MAX: Final = 1_000_000
 
-Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
+# `$` alone would let a line feed through at the end.
+Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)")]
 """Our ids, and ids that clients make."""
-Rid = Annotated[str, Meta(min_length=16, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+Rid = Annotated[str, Meta(min_length=16, max_length=64, pattern=r"^[A-Za-z0-9_-]+$(?!\n)")]
 """A press of Buy: made once by the client (UUIDv7 recommended), kept until it is decided."""
 Sku = Annotated[str, Meta(min_length=1, max_length=64)]
 Count = Annotated[int, Meta(ge=0, le=INT_MAX)]
@@ -43,7 +45,7 @@ class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """Root of all command params."""
 
 
-class Join(Params):
+class Join(Params, frozen=True):
     """First command on a connection."""
 
     show: Id
@@ -54,11 +56,11 @@ class Join(Params):
     """Presses of Buy whose answer never came."""
 
 
-class Ping(Params):
+class Ping(Params, frozen=True):
     """Asks for the server's clock."""
 
 
-class Comment(Params):
+class Comment(Params, frozen=True):
     """Say something to the room."""
 
     text: Annotated[str, Meta(max_length=4 * TEXT_CHARS_MAX)]
@@ -66,7 +68,7 @@ class Comment(Params):
     """Made by the client, so that a repeated comment is one comment."""
 
 
-class Like(Params):
+class Like(Params, frozen=True):
     """Likes since the last `like`."""
 
     n: Annotated[int, Meta(ge=1, le=LIKES_MAX)] = 1
@@ -80,7 +82,7 @@ class BuyLine(Struct, frozen=True, array_like=True):
     """Checked by hand, so that 0, -1 and 10^18 are told apart from a wrong type."""
 
 
-class Buy(Params):
+class Buy(Params, frozen=True):
     """Press Buy: all lines or nothing."""
 
     rid: Rid
@@ -92,48 +94,48 @@ class Buy(Params):
     """What the page showed, in minor units; refused as `price_changed` if it is not the price."""
 
 
-class Cancel(Params):
+class Cancel(Params, frozen=True):
     """Give a hold back."""
 
     rid: Rid
 
 
-class Fenced(Params):
+class Fenced(Params, frozen=True):
     """Every action of a host's console carries its place in the console's order."""
 
     fence: Count
     n: Annotated[int, Meta(ge=1, le=INT_MAX)]
 
 
-class TakeConsole(Params):
+class TakeConsole(Params, frozen=True):
     """Become the console of this show; `fence` is the one this console had before, if any."""
 
     fence: Count | None = None
 
 
-class GoLive(Fenced):
+class GoLive(Fenced, frozen=True):
     """Start, or resume from a pause."""
 
 
-class Pause(Fenced):
+class Pause(Fenced, frozen=True):
     """Pause the show."""
 
 
-class End(Fenced):
+class End(Fenced, frozen=True):
     """End the show; its sales close."""
 
 
-class PinProduct(Fenced):
+class PinProduct(Fenced, frozen=True):
     """Show a product to all viewers."""
 
     product: Id
 
 
-class UnpinProduct(Fenced):
+class UnpinProduct(Fenced, frozen=True):
     """Take the pinned product away."""
 
 
-class Announce(Fenced):
+class Announce(Fenced, frozen=True):
     """A line above the chat; an empty one takes it away."""
 
     text: Annotated[str, Meta(max_length=4 * ANNOUNCEMENT_CHARS_MAX)]
@@ -146,7 +148,7 @@ class DropLine(Struct, frozen=True, kw_only=True):
     units: Annotated[int, Meta(ge=1, le=DELTA_MAX)] | None = None
 
 
-class OpenDrop(Fenced):
+class OpenDrop(Fenced, frozen=True):
     """Open a sale after a countdown."""
 
     lines: Annotated[list[DropLine], Meta(min_length=1, max_length=DROP_LINES_MAX)]
@@ -159,20 +161,20 @@ class OpenDrop(Fenced):
     """Units of one SKU that one viewer may hold or buy in this drop."""
 
 
-class CloseDrop(Fenced):
+class CloseDrop(Fenced, frozen=True):
     """Close a sale now; what is held stays held."""
 
     drop: Id
 
 
-class AdjustStock(Fenced):
+class AdjustStock(Fenced, frozen=True):
     """Add or take units."""
 
     sku: Sku
     delta: Annotated[int, Meta(ge=-DELTA_MAX, le=DELTA_MAX)]
 
 
-class Retract(Fenced):
+class Retract(Fenced, frozen=True):
     """Take a comment away, for everybody and from the history."""
 
     comment: Count
@@ -202,7 +204,8 @@ HOST_COMMANDS: Final[dict[str, type[Params]]] = {
 }
 
 P = TypeVar("P", bound=Params)
-_FIELD = re.compile(r"`\$\.?([A-Za-z0-9_.\[\]]*)`|field `([^`]+)`")
+_MISSING = re.compile(r"required field `([^`]+)`")
+_PLACE = re.compile(r"at `\$\.?([A-Za-z0-9_.\[\]]*)`$")
 
 
 def read(type_: type[P], params: dict[str, Any]) -> P:
@@ -210,9 +213,13 @@ def read(type_: type[P], params: dict[str, Any]) -> P:
     try:
         return msgspec.convert(params, type_, strict=True)
     except msgspec.ValidationError as wrong:
-        text = str(wrong)
-        found = _FIELD.search(text)
-        name = next((part for part in found.groups() if part), "") if found else ""
-        raise refuse("bad_params", field=name) from None
+        raise refuse("bad_params", field=field_of(wrong)) from None
     except (RecursionError, OverflowError):
         raise refuse("bad_params", field="") from None
+
+
+def field_of(wrong: msgspec.ValidationError) -> str:
+    """Where it is wrong, such as `lines[0].sku`, out of msgspec's sentence; "" if it names none."""
+    text = str(wrong)
+    parts = [found[1] for found in (_PLACE.search(text), _MISSING.search(text)) if found]
+    return ".".join(part for part in parts if part)

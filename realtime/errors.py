@@ -73,8 +73,8 @@ class BrokerUnavailable(RealtimeError):
 class Rejected(RealtimeError):
     """A command is refused with a stable code; nothing was changed unless the code says so.
 
-    `message` is an English sentence for a person; `details` are the values in it, so that a page can
-    say it in the viewer's own language. `retry_after_ms` is present where trying again can help.
+    `message` is an English sentence for a person; `details` are the values in it, so that a page
+    can say it in the viewer's own language. `retry_after_ms` is there where trying again can help.
     """
 
     def __init__(

@@ -92,7 +92,8 @@ def decode_command(data: bytes) -> Command:
         value = _decoder.decode(data)
     except RecursionError:
         raise _too_deep() from None
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError):
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError):
+        # TypeError: a map whose key is itself a map, which Python cannot hash.
         raise Rejected(BAD_FRAME, "That is not one MessagePack value.") from None
     if _depth_exceeds(value, COMMAND_DEPTH_MAX):
         raise _too_deep()
@@ -191,7 +192,7 @@ def pack_snapshot(
     states: Mapping[str, tuple[int, object]],
     comments: Sequence[tuple[int, object]],
 ) -> bytes:
-    """[8, {epoch, control, chat, facts, states: {key: [version, value]}, comments: [[offset, v]]}]"""
+    """[8, {epoch, control, chat, facts, states: {key: [version, value]}, comments: [[n, v]]}]"""
     return pack(
         [
             Kind.SNAPSHOT.value,
@@ -213,7 +214,7 @@ def raw(encoded: bytes) -> msgspec.Raw:
 
 
 def ready_frame(payload: bytes) -> bytes:
-    """One final, unmasked binary WebSocket frame (RFC 6455 5.2): the same bytes for every client."""
+    """One final, unmasked binary WebSocket frame (RFC 6455 5.2): the same for every client."""
     size = len(payload)
     if size < 126:
         return struct.pack("!BB", 0x82, size) + payload

@@ -1,0 +1,250 @@
+"""Checkout: what the rest of the program asks of stock. A press of Buy begins and ends here.
+
+Responsible for the questions (reserve, cancel, adjust, open a drop, how many are left) and for
+running everything behind them. It must not know engines, the wire or payments: the gate, the
+record and the outbox are given to it.
+
+Read on in `reserving` (the way of a press), `gatekeeper` (keeping the gate in step), `upkeep`
+(expiry, relay, orphans). Nothing works before `run` runs.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from commerce.batcher import Pause
+from commerce.board import Board
+from commerce.errors import (
+    Busy,
+    CommerceError,
+    RidConflict,
+    SoldOut,
+    Temporary,
+    Unavailable,
+    UnknownSku,
+)
+from commerce.gate import Fenced, Gate, GateUnavailable
+from commerce.gatekeeper import Gatekeeper
+from commerce.presses import fingerprint, normal
+from commerce.record import Record
+from commerce.reserving import RETRY_MS, Case, Reserving
+from commerce.stock import Drop, Hold, HoldState, Level, Press, StockRow
+from commerce.upkeep import GateFacts, Upkeep
+
+INFLIGHT_MAX: Final = 1_024
+"""Presses on their way in this node; beyond it the answer is "busy", and no queue grows."""
+ANSWER_MAX_S: Final = 10.0
+"""A press that has no answer by then hears "not now"; asked again it finds what became of it."""
+BUSY_MS: Final = (200, 1_000)
+"""From and to: spread, so that those who come back do not come together."""
+
+
+def _nothing(_point: str) -> None:
+    """The crash point of production: nothing happens there."""
+
+
+class Checkout:
+    """One per node; several nodes share the engines.
+
+    `clock` gives milliseconds since 1970, `on_levels` is called with every level this node learns
+    has changed (from within the loop; it must return at once), `pause` waits seconds, `chance`
+    gives numbers from 0 to 1, `crash_point` is called at named places.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        record: Record,
+        outbox: GateFacts,
+        *,
+        clock: Callable[[], int],
+        on_levels: Callable[[Mapping[str, Level]], None],
+        pause: Pause = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+        crash_point: Callable[[str], None] = _nothing,
+        inflight_max: int = INFLIGHT_MAX,
+    ) -> None:
+        self._record = record
+        self._clock = clock
+        self._chance = chance
+        self._inflight_max = inflight_max
+        self._cases: dict[str, Case] = {}
+        self.board = Board(on_levels)
+        self.keeper = Gatekeeper(
+            gate,
+            record,
+            self.board,
+            clock=clock,
+            pause=pause,
+            chance=chance,
+            crash_point=crash_point,
+        )
+        self.reserving = Reserving(
+            self.keeper, record, self.board, clock=clock, pause=pause, crash_point=crash_point
+        )
+        self.upkeep = Upkeep(
+            self.keeper,
+            record,
+            outbox,
+            self.board,
+            clock=clock,
+            pause=pause,
+            crash_point=crash_point,
+        )
+
+    async def run(self) -> None:
+        """Batchers, sweeper, relay, reaper and watcher, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for work in (*self.reserving.tasks, *self.upkeep.loops):
+                    group.create_task(work())
+        finally:
+            for case in list(self._cases.values()):
+                case.close(Unavailable(RETRY_MS))
+
+    async def reserve(self, press: Press) -> Hold:
+        """Buy. Returns when the hold is durable. The same press again gets the same answer.
+
+        Raises BadQuantity, UnknownDrop, UnknownSku, DropNotOpen, DropClosed, SoldOut,
+        LimitReached, PriceChanged, RidConflict, HoldEnded (its hold has ended meanwhile): decided;
+        Busy, Unavailable: not decided, repeat the same press.
+        """
+        press = normal(press)
+        mark = fingerprint(press)
+        case = self._cases.get(press.rid)
+        if case is None:
+            case = self._begin(press, mark)
+        elif case.fingerprint != mark:
+            raise RidConflict
+        try:
+            async with asyncio.timeout(ANSWER_MAX_S):
+                answer = await asyncio.shield(case.answer)
+        except TimeoutError:
+            raise Unavailable(RETRY_MS) from None
+        if isinstance(answer, CommerceError):
+            raise answer
+        return answer
+
+    def _begin(self, press: Press, mark: str) -> Case:
+        if not self.reserving.won_here(press.rid):
+            sku = self.board.sold_out(press, self.keeper.epoch, self._clock())
+            if sku is not None:
+                raise SoldOut(sku, 0)
+        if len(self._cases) >= self._inflight_max:
+            raise Busy(self._soon())
+        answer = asyncio.get_running_loop().create_future()
+        case = self._cases[press.rid] = Case(press, mark, answer)
+        answer.add_done_callback(lambda _answer: self._cases.pop(press.rid, None))
+        self.reserving.put(case)
+        return case
+
+    def _soon(self) -> int:
+        least, most = BUSY_MS
+        return least + int(self._chance() * (most - least))
+
+    async def cancel(self, viewer: str, rid: str) -> Hold:
+        """Gives a hold back. What is being paid becomes `closing`: the provider ends it.
+
+        What has ended unpaid is returned as it is. Raises UnknownHold (also for a stranger's),
+        HoldEnded (sold), Unavailable.
+        """
+        hold = await self._record.cancel(viewer, rid, self._clock())
+        if hold.state is HoldState.CANCELLED:
+            await self.upkeep.tell([hold])
+        return hold
+
+    async def find(self, viewer: str, rid: str) -> Hold | None:
+        """A viewer's own hold in whatever state, or None. Raises Unavailable."""
+        hold = await self._record.find(rid)
+        return hold if hold is not None and hold.viewer == viewer else None
+
+    async def open_holds(self, viewer: str) -> list[Hold]:
+        """What the viewer holds and has not paid, oldest first. Raises Unavailable."""
+        return await self._record.open_holds(viewer)
+
+    async def settle(self, rids: Sequence[str]) -> None:
+        """These reservations were moved by somebody else: the gate hears it at once.
+
+        Never fails for an engine that is away: the outbox tells the gate in any case.
+        """
+        try:
+            found = await self._record.find_many(rids)
+        except Temporary:
+            return
+        await self.upkeep.tell([hold for _mark, hold in found.values()])
+
+    async def levels(self, skus: Iterable[str]) -> dict[str, Level]:
+        """Units of each SKU that can be bought now; unknown SKUs are left out.
+
+        From the gate for what is in a drop, else from the record. Raises Unavailable.
+        """
+        wanted = sorted(set(skus))
+        if not wanted:
+            return {}
+        now = self._clock()
+        try:
+            version, levels = await self.keeper.call(
+                lambda epoch: self.keeper.gate.levels(epoch, wanted, now)
+            )
+        except GateUnavailable:
+            return dict(await self._record.levels_without_gate(wanted, now))
+        self.board.learn(levels)
+        found = dict(levels)
+        # The version was read before these numbers, so they are never older than it says.
+        missing = [sku for sku in wanted if sku not in found]
+        if missing:
+            for sku, row in (await self._record.stock_rows(missing)).items():
+                found[sku] = Level(max(row.available, 0), version)
+        return found
+
+    async def adjust(
+        self, sku: str, delta: int, *, ref: str, kind: str = "adjust"
+    ) -> tuple[StockRow, Level]:
+        """Adds units (or takes some), once per `ref`; the row and the level afterwards.
+
+        Raises UnknownSku, BadQuantity (beyond a billion), StockHeld (below what is held or sold,
+        with the numbers), KeyConflict (the ref with another delta), Unavailable.
+        """
+        now = self._clock()
+        row = await self._record.adjust(sku, delta, ref=ref, kind=kind, now=now)
+        await self._tell_gate()
+        levels = await self.levels([sku])
+        self.board.learn(levels)
+        return row, levels[sku]
+
+    async def _tell_gate(self) -> None:
+        """The relay's own step, now: it tells the gate what the outbox has."""
+        with suppress(Temporary, Fenced, GateUnavailable):
+            await self.upkeep.relay()
+
+    async def stock_row(self, sku: str) -> StockRow:
+        """One SKU in the record. Raises UnknownSku, Unavailable."""
+        rows = await self._record.stock_rows([sku])
+        if sku not in rows:
+            raise UnknownSku(sku)
+        return rows[sku]
+
+    async def open_drop(self, drop: Drop) -> None:
+        """Stores a drop and loads the gate with it; it opens by time. Repeating is harmless.
+
+        Raises UnknownSku, SkuInDrop, Unavailable.
+        """
+        await self._record.open_drop(drop, self._clock())
+        with suppress(GateUnavailable):  # if it is away: every gate is fenced by now
+            await self.keeper.heal(self.keeper.epoch, wait_for_others=False)
+
+    async def close_drop(self, drop_id: str) -> Drop:
+        """Closes a drop now; what was pressed before still counts. Raises UnknownDrop."""
+        closed = await self._record.close_drop(drop_id, self._clock())
+        await self._tell_gate()
+        return closed
+
+    async def drops(self, show: str, *, open_only: bool = True) -> list[Drop]:
+        """A show's drops, oldest first; with `open_only` not those that are over."""
+        return await self._record.drops(show, self._clock(), open_only=open_only)
+
+    async def left(self, drop_id: str) -> dict[str, int]:
+        """Units that can still be bought in a drop, by SKU. Raises UnknownDrop, Unavailable."""
+        return dict(await self._record.left(drop_id))

@@ -1,0 +1,197 @@
+"""Keeping the gate in step with the record: epochs, rebuilds, and knowing when it is away.
+
+Responsible for the epoch this node works under, for loading the gate from the record whenever the
+gate is not the one that was loaded last, and for a short memory of "it does not answer". It must
+not know presses.
+
+A rebuild: the record's epoch moves on by compare-and-set (one of many rebuilders wins, and from
+then on every batch of the old epoch is refused), one snapshot is read, the gate is loaded with it.
+Whoever is killed in between leaves a gate that is fenced, and the next one to ask rebuilds it.
+Whether to rebuild is judged by state (does the gate have the record's epoch, on the same engine
+process), never by having seen an event: a watcher that dies loses events, not states.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from commerce.batcher import Pause
+from commerce.board import Board
+from commerce.gate import Fenced, Gate, GateUnavailable, Stale
+from commerce.record import Record
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+CALL_TRIES: Final = 4
+"""Calls that are fenced again and again: something else is wrong, the caller is told "not now"."""
+HEAL_TRIES: Final = 6
+OTHERS_MS: Final = 400
+"""How long another node's rebuild is waited for before this node starts its own."""
+OTHERS_LOOK_MS: Final = 20
+AWAY_MS: Final = 250
+"""After no answer, the gate is not asked again for this long."""
+
+
+class Gatekeeper:
+    """One per node; everything that asks the gate goes through `call`."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        record: Record,
+        board: Board,
+        *,
+        clock: Callable[[], int],
+        pause: Pause,
+        chance: Callable[[], float] = random.random,
+        crash_point: Callable[[str], None],
+    ) -> None:
+        self.gate = gate
+        self._record = record
+        self._board = board
+        self._clock = clock
+        self._pause = pause
+        self._chance = chance
+        self._crash_point = crash_point
+        self._healing = asyncio.Lock()
+        self._away_until = 0
+        self._suspect = False
+        self._silent = False
+        self.epoch = 0
+        """The epoch this node works under; 0: it does not know yet."""
+        self.rebuilds = 0
+
+    @property
+    def away(self) -> bool:
+        """The gate did not answer a moment ago."""
+        return self._clock() < self._away_until
+
+    async def call(self, ask: Callable[[int], Awaitable[R]]) -> R:
+        """Asks under the present epoch; heals and asks again when fenced.
+
+        Raises GateUnavailable (at once while it is away), Unavailable when healing needs the
+        record and that is away.
+        """
+        if self.away:
+            raise GateUnavailable
+        try:
+            for _attempt in range(CALL_TRIES):
+                epoch = self.epoch
+                try:
+                    if epoch:
+                        answer = await ask(epoch)
+                        self._silent = False
+                        return answer
+                except Fenced:
+                    pass
+                await self.heal(epoch)
+        except GateUnavailable:
+            self._gone()
+            raise
+        raise GateUnavailable
+
+    def distrust(self) -> None:
+        """The record refused what the gate gave out: rebuild it at the next look."""
+        self._suspect = True
+
+    async def watch(self) -> None:
+        """A look at the gate, whatever else is going on: heals it, and learns all its levels."""
+        if self._suspect:
+            self._suspect = False
+            await self.rebuild()
+        self._away_until = 0
+        _version, levels = await self.call(
+            lambda epoch: self.gate.levels(epoch, None, self._clock())
+        )
+        self._board.learn(levels)
+
+    async def rebuild(self) -> None:
+        """Loads the gate anew, also if it seems to be in step. Raises GateUnavailable, Unavailable.
+
+        Returns when a gate is loaded with an image that was read after this call began.
+        """
+        try:
+            await self.gate.epoch()
+            seen = (await self._record.epoch()).number
+            await self._record.next_epoch(seen, seen + 1)
+            await self.heal(self.epoch, wait_for_others=False)
+        except GateUnavailable:
+            self._gone()
+            raise
+
+    async def heal(self, seen: int, *, wait_for_others: bool = True) -> None:
+        """Makes gate and record agree, unless this node has moved on from epoch `seen` already.
+
+        Raises GateUnavailable, Unavailable.
+        """
+        async with self._healing:
+            if self.epoch != seen:
+                return
+            floor = 0
+            for attempt in range(HEAL_TRIES):
+                if await self._agree(wait_for_others=wait_for_others and attempt == 0):
+                    return
+                try:
+                    if await self._load(floor):
+                        return
+                except Stale as stale:
+                    floor = stale.epoch + 1
+            raise GateUnavailable
+
+    async def _agree(self, *, wait_for_others: bool) -> bool:
+        """Whether the gate has the record's epoch; then it is this node's too.
+
+        An epoch that moved on since this node last looked is probably another node's rebuild.
+        """
+        waited = 0.0
+        while True:
+            found = (
+                await self.gate.epoch()
+            )  # first: an epoch is not moved on for a gate that is away
+            current = await self._record.epoch()
+            if current.has_gate and found == current.number:
+                await self._enter(current.number)
+                return True
+            others = wait_for_others and self.epoch not in (0, current.number)
+            if not (others and current.has_gate) or waited >= OTHERS_MS:
+                return False
+            step = OTHERS_LOOK_MS * (0.5 + self._chance())
+            await self._pause(step / 1000)
+            waited += step
+
+    async def _load(self, floor: int) -> bool:
+        current = await self._record.epoch()
+        epoch = await self._record.next_epoch(current.number, floor)
+        if epoch is None:
+            await self._pause(OTHERS_LOOK_MS * (0.5 + self._chance()) / 1000)
+            return False
+        self._crash_point("rebuild:after_epoch")
+        now = self._clock()
+        image = await self._record.image(epoch, now)
+        if image is None:
+            return False
+        self._crash_point("rebuild:after_snapshot")
+        await self.gate.load(epoch, image, now)
+        self._crash_point("rebuild:after_load")
+        self.rebuilds += 1
+        logger.info("gate loaded: epoch %d, %d holds", epoch, len(image.entries))
+        await self._enter(epoch)
+        return True
+
+    async def _enter(self, epoch: int) -> None:
+        self.epoch = epoch
+        try:
+            _version, levels = await self.gate.levels(epoch, None, self._clock())
+        except Fenced:
+            return  # moved on again already; the next call heals
+        self._board.learn(levels)
+
+    def _gone(self) -> None:
+        if not self._silent:
+            logger.warning("the gate does not answer")
+        self._silent = True
+        self._away_until = self._clock() + AWAY_MS

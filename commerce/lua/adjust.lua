@@ -1,0 +1,18 @@
+-- arg: [3] {ref, sku, delta} each, [4] ms for which a ref is remembered.
+if fenced() then return FENCED end
+local touched = {}
+for _, change in ipairs(arg[3]) do
+  local ref, sku, delta = change[1], change[2], change[3]
+  local seen = ref .. SEP .. sku
+  if not redis.call('ZSCORE', OPS, seen) then
+    redis.call('ZADD', OPS, string.format('%.0f', now), seen)
+    count() -- also for a SKU the gate does not have: whoever reads its level needs a new version
+    if stock_of(sku) then
+      have[sku] = have[sku] + delta
+      have_changed[sku] = true
+    end
+  end
+  touched[sku] = true
+end
+redis.call('ZREMRANGEBYSCORE', OPS, '-inf', string.format('(%.0f', now - arg[4]))
+return answer(touched, {})

@@ -1,0 +1,72 @@
+-- arg: [3] open holds allowed, [4] ms until an unmarked win is an orphan,
+-- [5] presses {rid, fingerprint, viewer, drop, {sku, quantity, ...}, price_ok}
+-- rest: per press {verdict, n, sku, number, until_ms, at}
+if fenced() then return FENCED end
+local open_max, orphan_after, presses = arg[3], arg[4], arg[5]
+local rids, touched, fresh = {}, {}, {}
+for i, press in ipairs(presses) do
+  rids[i] = press[1]
+end
+local known = redis.call('HMGET', RSV, unpack(rids))
+
+local function refusal(press, drop)
+  local viewer, id, what = press[3], press[4], press[5]
+  if not drop then return 'unknown_drop' end
+  if over(drop) then return 'closed' end
+  if now < drop[1] then return 'not_open', false, drop[1] end
+  for i = 1, #what, 2 do
+    if left_of(id, what[i]) == false then return 'unknown_sku', what[i] end
+  end
+  if not press[6] then return 'price' end
+  for i = 1, #what, 2 do
+    local units = available(id, what[i])
+    if units < what[i + 1] then
+      touched[what[i]] = true
+      return 'sold_out', what[i], math.max(units, 0)
+    end
+  end
+  if (tonumber(redis.call('HGET', OPEN, viewer)) or 0) >= open_max then
+    return 'limit', false, open_max
+  end
+  if drop[5] > 0 then
+    for i = 1, #what, 2 do
+      local used = tonumber(redis.call('HGET', USED, id .. SEP .. viewer .. SEP .. what[i])) or 0
+      if used + what[i + 1] > drop[5] then return 'limit', what[i], drop[5] end
+    end
+  end
+  return nil
+end
+
+local function win(press, drop, n)
+  local rid, viewer, id, what = press[1], press[3], press[4], press[5]
+  local until_ms = now + drop[4]
+  for i = 1, #what, 2 do
+    take(id, what[i], what[i + 1])
+    touched[what[i]] = true
+    redis.call('HINCRBY', USED, id .. SEP .. viewer .. SEP .. what[i], what[i + 1])
+  end
+  redis.call('HINCRBY', OPEN, viewer, 1)
+  local entry = {press[2], 'H', viewer, id, what, until_ms, n, now}
+  fresh[rid] = entry
+  redis.call('HSET', RSV, rid, cmsgpack.pack(entry))
+  redis.call('ZADD', ORPHAN, string.format('%.0f', now + orphan_after), rid)
+  return {'won', n, false, 0, until_ms, now}
+end
+
+local out = {}
+for i, press in ipairs(presses) do
+  local entry = fresh[press[1]] or (known[i] and cmsgpack.unpack(known[i]))
+  if entry and entry[FP] ~= press[2] then
+    out[i] = {'conflict', 0, false, 0, 0, 0}
+  elseif entry and entry[STATE] == 'H' then
+    out[i] = {'won', entry[N], false, 0, entry[UNTIL], entry[AT]}
+  elseif entry then
+    out[i] = {'known', 0, false, 0, 0, 0}
+  else
+    local n = count()
+    local drop = drop_of(press[4])
+    local verdict, sku, number = refusal(press, drop)
+    out[i] = verdict and {verdict, n, sku or false, number or 0, 0, now} or win(press, drop, n)
+  end
+end
+return answer(touched, out)

@@ -1,0 +1,185 @@
+"""Orders in the record: placing, paying and reading them.
+
+Responsible for the rows of `orders` and `order_line` and for the fact that goes with each change.
+`place` and `pay` take the caller's connection, because an order must be placed in the very
+transaction that sells the units. It must not know payments. `orders.rid` is unique: however often
+a payment is reported, a hold becomes one order.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from commerce.database_sql import Database
+from commerce.orders import MOVES, PAGE_MAX, Order, OrderLine, OrderPage, OrderState
+from commerce.outbox_sql import Outbox
+from commerce.schema_sql import customer_detail, order_line, orders
+from commerce.stock import Hold
+
+
+async def place(conn: AsyncConnection, id_: str, hold: Hold, *, shipping: int, now: int) -> None:
+    """A sold hold becomes an order. Raises IntegrityError if it has one already."""
+    await conn.execute(
+        insert(orders).values(
+            id=id_,
+            rid=hold.rid,
+            viewer=hold.viewer,
+            show=hold.show,
+            state=OrderState.PLACED.value,
+            currency=hold.currency,
+            subtotal=hold.total,
+            shipping=shipping,
+            total=hold.total + shipping,
+            placed_at=now,
+            updated_at=now,
+        )
+    )
+    await conn.execute(
+        insert(order_line),
+        [
+            {
+                "order": id_,
+                "position": position,
+                "sku": line.sku,
+                "title": line.title,
+                "quantity": line.quantity,
+                "unit_amount": line.unit_amount,
+            }
+            for position, line in enumerate(hold.lines)
+        ],
+    )
+    await _tell(conn, id_, hold.rid, hold.viewer, hold.show, OrderState.PLACED, now)
+
+
+async def move(conn: AsyncConnection, rid: str, to: OrderState, now: int) -> bool:
+    """Moves the order of a hold along the table; False when the table or a faster one says no."""
+    sources = [state.value for state, targets in MOVES.items() if to in targets]
+    moved = await conn.execute(
+        update(orders)
+        .where(orders.c.rid == rid, orders.c.state.in_(sources))
+        .values(state=to.value, updated_at=now)
+        .returning(orders.c.id, orders.c.viewer, orders.c.show)
+    )
+    row = moved.first()
+    if row is None:
+        return False
+    await _tell(conn, row.id, rid, row.viewer, row.show, to, now)
+    return True
+
+
+async def _tell(
+    conn: AsyncConnection,
+    id_: str,
+    rid: str,
+    viewer: str,
+    show: str,
+    state: OrderState,
+    now: int,
+) -> None:
+    payload = {"order": id_, "rid": rid, "viewer": viewer, "show": show, "state": state.value}
+    await Outbox.add(conn, "order", rid, payload, now)
+
+
+class SqlOrders:
+    """See `commerce.orders.Orders`. Every method raises Unavailable when the database is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, id: str) -> Order | None:
+        """One order."""
+        return await self._one(orders.c.id == id)
+
+    async def by_rid(self, rid: str) -> Order | None:
+        """The order of a hold."""
+        return await self._one(orders.c.rid == rid)
+
+    async def customer(self, rid: str) -> dict[str, object] | None:
+        """See `Orders`."""
+        wanted = select(customer_detail.c.detail).where(customer_detail.c.rid == rid)
+        async with self._database.read() as conn:
+            found: dict[str, object] | None = (await conn.execute(wanted)).scalar()
+        return found
+
+    async def of_viewer(self, viewer: str, limit: int = 50) -> Sequence[Order]:
+        """A viewer's own, newest first; at most `PAGE_MAX`."""
+        return await self._many([orders.c.viewer == viewer], min(limit, PAGE_MAX))
+
+    async def page(
+        self,
+        show: str | None = None,
+        state: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> OrderPage:
+        """See `Orders`. Pages by (placed_at, id), so that new orders do not shift a page."""
+        limit = max(1, min(limit, PAGE_MAX))
+        wanted: list[ColumnElement[bool]] = []
+        if show is not None:
+            wanted.append(orders.c.show == show)
+        if state is not None:
+            wanted.append(orders.c.state == state)
+        if (before := _cursor(after)) is not None:
+            at, id_ = before
+            same = and_(orders.c.placed_at == at, orders.c.id < id_)
+            wanted.append(or_(orders.c.placed_at < at, same))
+        found = await self._many(wanted, limit + 1)
+        last = found[limit - 1] if len(found) > limit else None
+        return OrderPage(
+            tuple(found[:limit]), None if last is None else f"{last.placed_at}.{last.id}"
+        )
+
+    async def _one(self, where: ColumnElement[bool]) -> Order | None:
+        found = await self._many([where], 1)
+        return found[0] if found else None
+
+    async def _many(self, where: Sequence[ColumnElement[bool]], limit: int) -> list[Order]:
+        heads = (
+            select(orders)
+            .where(*where)
+            .order_by(orders.c.placed_at.desc(), orders.c.id.desc())
+            .limit(limit)
+        )
+        async with self._database.read() as conn:
+            rows = (await conn.execute(heads)).all()
+            ids = [row.id for row in rows]
+            wanted = (
+                select(order_line)
+                .where(order_line.c.order.in_(ids))
+                .order_by(order_line.c.order, order_line.c.position)
+            )
+            lines: defaultdict[str, list[OrderLine]] = defaultdict(list)
+            for line in (await conn.execute(wanted)).all() if ids else []:
+                lines[line.order].append(
+                    OrderLine(line.sku, line.title, line.quantity, line.unit_amount)
+                )
+        return [_order(row, lines[row.id]) for row in rows]
+
+
+def _cursor(after: str | None) -> tuple[int, str] | None:
+    if not after:
+        return None
+    at, _, id_ = after.partition(".")
+    if not (at.isascii() and at.isdecimal() and len(at) <= 15 and id_):
+        return None
+    return int(at), id_
+
+
+def _order(row: Any, lines: list[OrderLine]) -> Order:
+    return Order(
+        id=row.id,
+        rid=row.rid,
+        viewer=row.viewer,
+        show=row.show,
+        state=OrderState(row.state),
+        currency=row.currency,
+        subtotal=row.subtotal,
+        shipping=row.shipping,
+        total=row.total,
+        lines=tuple(lines),
+        placed_at=row.placed_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,189 @@
+"""The outbox: facts that were committed and must still be told.
+
+Responsible for storing a fact in the transaction that made it true, for handing each fact to one
+teller at a time, in order per key, at least once, and for the gate's own mark (the gate hears of
+the same facts by another way and at another time than viewers do). It must not know what they
+mean.
+
+Why so: a message sent before the commit tells of things that may not happen; a message sent after
+it is lost when the process dies in between. So the fact waits in the same commit, and tellers
+repeat. A claim is a short lease: a teller that dies gives its facts back when the lease ends.
+Claims take turns (one lock), since two that skip each other's locked rows could tell a key's second
+fact before its first.
+
+Order per key: add a fact while you hold the lock of the row that `key` names; then ids grow in the
+order of the commits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import and_, delete, exists, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from commerce.bulk_sql import insert_rows
+from commerce.database_sql import Database
+from commerce.schema_sql import outbox, shop
+
+GATE_TOPICS: Final = frozenset({"hold", "stock", "drop"})
+"""What changes a number in the gate. Facts of other topics are born with the gate's mark."""
+CLAIM_MAX: Final = 500
+KEEP_MS: Final = 3_600_000
+"""Told facts stay this long, for whoever looks into an accident."""
+_CLAIM_LOCK: Final = 0x76697472
+"""Number of the advisory lock on PostgreSQL under which claims take turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that is true and committed. `at` is milliseconds since 1970."""
+
+    id: int
+    topic: str
+    key: str
+    payload: Mapping[str, Any]
+    at: int
+
+
+class Outbox:
+    """Facts of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @staticmethod
+    async def add(
+        conn: AsyncConnection,
+        topic: str,
+        key: str,
+        payload: Mapping[str, object],
+        now: int,
+        *,
+        tell: bool = True,
+    ) -> None:
+        """Adds a fact in the caller's transaction. `tell=False`: for the gate alone."""
+        await Outbox.add_many(conn, topic, [(key, payload)], now, tell=tell)
+
+    @staticmethod
+    async def add_many(
+        conn: AsyncConnection,
+        topic: str,
+        facts: Sequence[tuple[str, Mapping[str, object]]],
+        now: int,
+        *,
+        tell: bool = True,
+    ) -> None:
+        """Adds facts of one topic, in order, in one statement."""
+        gate_at = None if topic in GATE_TOPICS else now
+        rows = [
+            {
+                "topic": topic,
+                "key": key,
+                "payload": payload,
+                "created_at": now,
+                "sent_at": None if tell else now,
+                "gate_at": gate_at,
+            }
+            for key, payload in facts
+        ]
+        await insert_rows(conn, outbox, rows)
+
+    async def claim(self, topics: Sequence[str], limit: int, now: int, lease_ms: int) -> list[Fact]:
+        """Up to `limit` untold facts, oldest first, that nobody else gets for `lease_ms`.
+
+        A fact waits while an older one of its topic and key is in somebody else's lease. Raises
+        Unavailable.
+        """
+        mine, older = outbox.c, outbox.alias("older")
+        waiting = exists().where(
+            and_(
+                older.c.sent_at.is_(None),
+                older.c.topic == mine.topic,
+                older.c.key == mine.key,
+                older.c.id < mine.id,
+                older.c.claimed_until > now,
+            )
+        )
+        picked = (
+            select(mine.id, mine.topic, mine.key, mine.payload, mine.created_at)
+            .where(
+                mine.sent_at.is_(None),
+                mine.topic.in_(topics),
+                mine.claimed_until.is_(None) | (mine.claimed_until <= now),
+                ~waiting,
+            )
+            .order_by(mine.id)
+            .limit(min(limit, CLAIM_MAX))
+        )
+        if not await self._any(topics, now):
+            return []
+        async with self._database.begin() as conn:
+            if self._database.dialect == "postgresql":
+                await conn.execute(text(f"SELECT pg_advisory_xact_lock({_CLAIM_LOCK})"))
+            facts = [Fact(*row) for row in (await conn.execute(picked))]
+            if facts:
+                await conn.execute(
+                    update(outbox)
+                    .where(mine.id.in_([fact.id for fact in facts]))
+                    .values(claimed_until=now + lease_ms)
+                )
+        return facts
+
+    async def _any(self, topics: Sequence[str], now: int) -> bool:
+        """Whether a claim would be worth a write transaction; asked many times a second."""
+        free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now)
+        some = select(outbox.c.id).where(
+            outbox.c.sent_at.is_(None), outbox.c.topic.in_(topics), free
+        )
+        async with self._database.read() as conn:
+            return (await conn.execute(some.limit(1))).first() is not None
+
+    async def done(self, ids: Sequence[int], now: int) -> None:
+        """These facts were told. Repeating is harmless. Raises Unavailable."""
+        if not ids:
+            return
+        async with self._database.begin() as conn:
+            await conn.execute(
+                update(outbox)
+                .where(outbox.c.id.in_(list(ids)), outbox.c.sent_at.is_(None))
+                .values(sent_at=now)
+            )
+
+    async def for_gate(self, limit: int) -> list[Fact]:
+        """Facts the gate has not heard, oldest first; no lease, since telling twice is harmless."""
+        columns = outbox.c
+        wanted = (
+            select(columns.id, columns.topic, columns.key, columns.payload, columns.created_at)
+            .where(columns.gate_at.is_(None))
+            .order_by(columns.id)
+            .limit(limit)
+        )
+        async with self._database.read() as conn:
+            return [Fact(*row) for row in (await conn.execute(wanted))]
+
+    async def gate_done(self, ids: Sequence[int], epoch: int, now: int) -> bool:
+        """The gate of `epoch` was told. False, and nothing marked, if the epoch has moved on.
+
+        A rebuild counts up the epoch and then takes its snapshot. A fact that was told to the old
+        gate after that snapshot is in neither, so it must be told again.
+        """
+        if not ids:
+            return True
+        async with self._database.begin() as conn:
+            current = select(shop.c.gate_epoch).where(shop.c.id == 1).with_for_update(read=True)
+            if (await conn.execute(current)).scalar() != epoch:
+                return False
+            await conn.execute(update(outbox).where(outbox.c.id.in_(list(ids))).values(gate_at=now))
+        return True
+
+    async def prune(self, now: int, limit: int = 5_000) -> int:
+        """Deletes facts that everybody was told of more than KEEP_MS ago; how many."""
+        old = (
+            select(outbox.c.id)
+            .where(outbox.c.sent_at < now - KEEP_MS, outbox.c.gate_at.is_not(None))
+            .limit(limit)
+        )
+        async with self._database.begin() as conn:
+            done = await conn.execute(delete(outbox).where(outbox.c.id.in_(old)))
+            return done.rowcount

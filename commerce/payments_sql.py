@@ -1,0 +1,470 @@
+"""Payments in the record: the transactions in which payment, hold and order move together.
+
+Responsible for the rows of `payment` and for composing a move of the payment with the move of the
+reservation, the order and the facts in ONE commit, because between two commits a process can die.
+It must not call the provider: what the provider says comes in as `Seen`, already judged.
+
+Each transaction first locks the reservation's row, then the payment's: two that concern the same
+hold take turns, never wait for each other in a circle, and the second finds the compare-and-set
+lost. `next_at` is when the poller looks again; null means that nothing more can happen.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from sqlalchemy import Row, and_, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from commerce import orders_sql, reservations_sql
+from commerce.database_sql import Database, upsert
+from commerce.errors import BadCurrency, HoldEnded, PaymentOpen, UnknownHold
+from commerce.orders import OrderState
+from commerce.outbox_sql import Outbox
+from commerce.payments import (
+    MOVES,
+    PAYABLE,
+    SHOWN,
+    Delivery,
+    Payment,
+    PaymentState,
+    Sale,
+    Seen,
+)
+from commerce.schema_sql import customer_detail, payment, reservation, shop
+from commerce.stock import Hold, HoldState
+
+DEADLINE: Final = "deadline"
+"""Why a hold is closing when its time ran out; any other reason was somebody's wish."""
+LOOK_AFTER_MS: Final = 60_000
+"""A page that is simply open is looked at this rarely: webhooks and the event list are faster."""
+LOOK_AFTER_MAX_MS: Final = 600_000
+URGENT_AFTER_MS: Final = 1_000
+"""Money that is authorised, or a page that must end: looked at again soon, then more rarely."""
+URGENT_AFTER_MAX_MS: Final = 60_000
+_UNDECIDED: Final = (
+    *PAYABLE,
+    PaymentState.CANCEL_REQUESTED,
+    PaymentState.AUTHORISED,
+    PaymentState.CAPTURING,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class SqlPayments:
+    """Payments of one database through one provider. Methods raise Unavailable when it is away."""
+
+    def __init__(self, database: Database, provider: str) -> None:
+        self._database = database
+        self._provider = provider
+
+    # Looking
+
+    async def find(self, id_: str) -> tuple[Payment, Hold] | None:
+        """A payment and its hold, as of one moment."""
+        async with self._database.read() as conn:
+            row = (await conn.execute(select(payment).where(payment.c.id == id_))).first()
+            if row is None:
+                return None
+            hold = await reservations_sql.find(conn, row.rid)
+        return None if hold is None else (_payment(row), hold)
+
+    async def of_rid(self, rid: str) -> list[Payment]:
+        """All payments of a hold, newest first."""
+        async with self._database.read() as conn:
+            return await _of_rid(conn, rid)
+
+    async def due(self, now: int, limit: int) -> list[str]:
+        """Payments whose time to be looked at has come."""
+        wanted = (
+            select(payment.c.id)
+            .where(payment.c.next_at <= now, payment.c.provider == self._provider)
+            .order_by(payment.c.next_at)
+            .limit(limit)
+        )
+        async with self._database.read() as conn:
+            return list((await conn.execute(wanted)).scalars())
+
+    async def claim(self, id_: str, now: int) -> bool:
+        """Take a due payment, so that no other process looks at it meanwhile."""
+        async with self._database.begin() as conn:
+            row = (
+                await conn.execute(
+                    select(payment.c.state, payment.c.tries)
+                    .where(payment.c.id == id_, payment.c.next_at <= now)
+                    .with_for_update()
+                )
+            ).first()
+            if row is None:
+                return False
+            later = now + _pause(PaymentState(row.state), row.tries)
+            await conn.execute(
+                update(payment)
+                .where(payment.c.id == id_)
+                .values(next_at=later, tries=payment.c.tries + 1)
+            )
+        return True
+
+    async def to_close(self, now: int, limit: int) -> list[tuple[str, str]]:
+        """(payment, rid) where somebody can still pay although the hold is closing or overdue."""
+        over = or_(
+            reservation.c.state == HoldState.CLOSING,
+            and_(reservation.c.state == HoldState.PAYING, reservation.c.until_ms <= now),
+        )
+        wanted = (
+            select(payment.c.id, payment.c.rid)
+            .join(reservation, reservation.c.rid == payment.c.rid)
+            .where(over, payment.c.state.in_(PAYABLE), payment.c.provider == self._provider)
+            .order_by(reservation.c.until_ms)
+            .limit(limit)
+        )
+        async with self._database.read() as conn:
+            return [(row.id, row.rid) for row in (await conn.execute(wanted)).all()]
+
+    # Beginning
+
+    async def begin(
+        self, viewer: str, rid: str, delivery: Delivery, new_id: str, now: int
+    ) -> tuple[Payment, Hold]:
+        """The payment to show: the one whose page is open, or a new one (CREATED, hold PAYING).
+
+        Committed when it returns. Raises UnknownHold, HoldEnded, PaymentOpen (the bank is at it)
+        and BadCurrency (the shop changed its currency meanwhile).
+        """
+        async with self._database.begin() as conn:
+            await _lock(conn, rid)
+            hold = await reservations_sql.find(conn, rid)
+            if hold is None or hold.viewer != viewer:
+                raise UnknownHold
+            current = await self._current(conn, hold, now)
+            if current is None:
+                current, hold = await self._create(conn, hold, new_id, now)
+            await _keep_detail(conn, hold, delivery, now)
+        return current, hold
+
+    async def _current(self, conn: AsyncConnection, hold: Hold, now: int) -> Payment | None:
+        if hold.state is HoldState.HELD:
+            if hold.until_ms <= now:
+                raise HoldEnded(HoldState.EXPIRED.value)
+            return None
+        if hold.state is not HoldState.PAYING:
+            raise HoldEnded(hold.state.value)
+        if hold.until_ms <= now:
+            raise HoldEnded(HoldState.CLOSING.value)
+        newest = (await _of_rid(conn, hold.rid))[0]
+        if newest.state is not PaymentState.CREATED and newest.state not in SHOWN:
+            raise PaymentOpen
+        return newest
+
+    async def _create(
+        self, conn: AsyncConnection, hold: Hold, id_: str, now: int
+    ) -> tuple[Payment, Hold]:
+        terms = (await conn.execute(select(shop).where(shop.c.id == 1))).one()
+        if terms.currency != hold.currency:
+            raise BadCurrency
+        moved = await reservations_sql.move(conn, hold.rid, HoldState.PAYING, now)
+        if moved is None:
+            raise HoldEnded(HoldState.EXPIRED.value)
+        made = Payment(
+            id=id_,
+            rid=hold.rid,
+            session=None,
+            intent=None,
+            state=PaymentState.CREATED,
+            amount=hold.total + terms.shipping_amount,
+            shipping=terms.shipping_amount,
+            currency=hold.currency,
+            captured=0,
+            url="",
+            created_at=now,
+            tries=0,
+        )
+        await conn.execute(
+            payment.insert().values(
+                id=made.id,
+                rid=made.rid,
+                provider=self._provider,
+                state=made.state.value,
+                amount=made.amount,
+                currency=made.currency,
+                shipping=made.shipping,
+                captured=0,
+                refunded=0,
+                url="",
+                created_at=now,
+                updated_at=now,
+                next_at=now + LOOK_AFTER_MS,
+                tries=0,
+            )
+        )
+        return made, moved
+
+    async def opened(self, id_: str, seen: Seen, now: int) -> bool:
+        """The page exists. False: this payment has been given up meanwhile, so end the page."""
+        async with self._database.begin() as conn:
+            return await _cas(
+                conn,
+                id_,
+                PaymentState.OPEN,
+                now,
+                only=(PaymentState.CREATED,),
+                session_id=seen.session,
+                url=seen.url,
+                next_at=now + LOOK_AFTER_MS,
+            )
+
+    # Moving with what the provider says
+
+    async def adopt(self, id_: str, seen: Seen, now: int) -> None:
+        """The answer to the creation was lost, but here is its session."""
+        async with self._database.begin() as conn:
+            await conn.execute(
+                update(payment)
+                .where(payment.c.id == id_, payment.c.session_id.is_(None))
+                .values(session_id=seen.session, url=seen.url, updated_at=now)
+            )
+
+    async def note(self, known: Payment, to: PaymentState, now: int) -> bool:
+        """Still undecided, but differently. A decline is told to the viewer."""
+        async with self._database.begin() as conn:
+            await _lock(conn, known.rid)
+            if not await _cas(conn, known.id, to, now, next_at=now + LOOK_AFTER_MS):
+                return False
+            if to is PaymentState.DECLINED:
+                await _tell(conn, known.rid, to.value, now)
+        return True
+
+    async def close(self, id_: str, rid: str, now: int) -> bool:
+        """Ask for the end: hold CLOSING, payment CANCEL_REQUESTED. True if it was this call."""
+        async with self._database.begin() as conn:
+            await _lock(conn, rid)
+            hold = await reservations_sql.find(conn, rid)
+            if hold is None:
+                return False
+            if hold.state is HoldState.PAYING and hold.until_ms <= now:
+                await reservations_sql.move(conn, rid, HoldState.CLOSING, now, reason=DEADLINE)
+            elif hold.state is not HoldState.CLOSING:
+                return False
+            return await _cas(conn, id_, PaymentState.CANCEL_REQUESTED, now, next_at=now)
+
+    async def authorise(self, known: Payment, seen: Seen, order_id: str, now: int) -> Sale:
+        """The money is reserved: sell the units, place the order, tell it; all or nothing.
+
+        When the hold has ended, nothing is sold and the payment is CANCEL_REQUESTED: the caller
+        lets the money go. Other payments of the same hold are asked to end.
+        """
+        async with self._database.begin() as conn:
+            await _lock(conn, known.rid)
+            state = await _state(conn, known.id)
+            if state not in MOVES[PaymentState.AUTHORISED]:
+                return Sale.LOST
+            sold = await reservations_sql.move(conn, known.rid, HoldState.SOLD, now)
+            if sold is None:
+                await _set(
+                    conn,
+                    known.id,
+                    now,
+                    state=PaymentState.CANCEL_REQUESTED.value,
+                    intent_id=seen.intent,
+                    next_at=now + URGENT_AFTER_MS,
+                )
+                return Sale.UNSELLABLE
+            await _cas(
+                conn,
+                known.id,
+                PaymentState.AUTHORISED,
+                now,
+                intent_id=seen.intent,
+                next_at=now + URGENT_AFTER_MS,
+            )
+            await orders_sql.place(conn, order_id, sold, shipping=known.shipping, now=now)
+            await self._end_others(conn, known, now)
+        return Sale.SOLD
+
+    async def capturing(self, id_: str, now: int) -> bool:
+        """From here a cancellation of the order is a refund."""
+        async with self._database.begin() as conn:
+            return await _cas(conn, id_, PaymentState.CAPTURING, now, next_at=now + URGENT_AFTER_MS)
+
+    async def captured(self, known: Payment, amount: int, now: int) -> bool:
+        """The money is ours: the order is paid."""
+        async with self._database.begin() as conn:
+            await _lock(conn, known.rid)
+            moved = await _cas(
+                conn, known.id, PaymentState.CAPTURED, now, captured=amount, next_at=None
+            )
+            return moved and await orders_sql.move(conn, known.rid, OrderState.PAID, now)
+
+    async def mismatch(self, known: Payment, seen: Seen, now: int) -> bool:
+        """Another amount or currency than we asked for: it never sells, whatever happens next."""
+        async with self._database.begin() as conn:
+            await _lock(conn, known.rid)
+            to = PaymentState.MISMATCH
+            if not await _cas(conn, known.id, to, now, intent_id=seen.intent, next_at=now):
+                return False
+            await _tell(conn, known.rid, to.value, now)
+        return True
+
+    async def unallocated(self, known: Payment, seen: Seen, now: int) -> bool:
+        """Money was taken and there is no unit for it: recorded and told, to be refunded."""
+        async with self._database.begin() as conn:
+            await _lock(conn, known.rid)
+            to = PaymentState.UNALLOCATED
+            taken = min(seen.captured, known.amount) if seen.currency == known.currency else 0
+            moved = await _cas(
+                conn, known.id, to, now, intent_id=seen.intent, captured=taken, next_at=None
+            )
+            if moved:
+                await _tell(conn, known.rid, to.value, now)
+        return moved
+
+    async def revive(self, id_: str, now: int) -> bool:
+        """Something turned up for a payment that was over: let it go again."""
+        async with self._database.begin() as conn:
+            only = (PaymentState.CANCELLED,)
+            return await _cas(conn, id_, PaymentState.CANCEL_REQUESTED, now, only=only, next_at=now)
+
+    async def dead(self, known: Payment, now: int) -> bool:
+        """Nobody can pay by it any more. Only now the hold may be given back. True if it moved.
+
+        Time left: PAYING becomes HELD and the viewer may begin again. None left, or cancelled:
+        the hold ends. Money that came too late and was let go is told as "returned"; money that
+        vanished after the sale (an authorisation lapses after 7 days) as "lost".
+        """
+        async with self._database.begin() as conn:
+            await _lock(conn, known.rid)
+            if not await self._bury(conn, known, now):
+                return False
+            hold = await reservations_sql.find(conn, known.rid)
+            if hold is None or await self._another(conn, known):
+                return False
+            if hold.state.over:
+                if hold.state is HoldState.SOLD:
+                    if known.state in (PaymentState.AUTHORISED, PaymentState.CAPTURING):
+                        await _tell(conn, known.rid, "lost", now)
+                elif known.intent is not None:
+                    await _tell(conn, known.rid, "returned", now)
+                return False
+            if hold.state is HoldState.PAYING and hold.until_ms > now:
+                await reservations_sql.move(conn, known.rid, HoldState.HELD, now)
+                await _tell(conn, known.rid, "ended", now)
+                return True
+            return await _end_hold(conn, hold, now)
+
+    async def _bury(self, conn: AsyncConnection, known: Payment, now: int) -> bool:
+        if known.state is PaymentState.MISMATCH:  # stays what it is, but nothing more can happen
+            done = await conn.execute(
+                update(payment)
+                .where(payment.c.id == known.id, payment.c.next_at.is_not(None))
+                .values(next_at=None, updated_at=now)
+            )
+            return done.rowcount == 1
+        return await _cas(conn, known.id, PaymentState.CANCELLED, now, next_at=None)
+
+    async def _another(self, conn: AsyncConnection, known: Payment) -> bool:
+        """Whether another payment of this hold is not decided: then the hold is its business."""
+        return any(
+            one.id != known.id and one.state in _UNDECIDED for one in await _of_rid(conn, known.rid)
+        )
+
+    async def _end_others(self, conn: AsyncConnection, known: Payment, now: int) -> None:
+        for other in await _of_rid(conn, known.rid):
+            if other.id != known.id and other.state in PAYABLE:
+                await _cas(conn, other.id, PaymentState.CANCEL_REQUESTED, now, next_at=now)
+
+
+def _pause(state: PaymentState, tries: int) -> int:
+    """Milliseconds until the next look."""
+    if state in PAYABLE:
+        return int(min(LOOK_AFTER_MS << min(tries, 10), LOOK_AFTER_MAX_MS))
+    return int(min(URGENT_AFTER_MS << min(tries, 10), URGENT_AFTER_MAX_MS))
+
+
+async def _lock(conn: AsyncConnection, rid: str) -> None:
+    await conn.execute(select(reservation.c.rid).where(reservation.c.rid == rid).with_for_update())
+
+
+async def _state(conn: AsyncConnection, id_: str) -> PaymentState:
+    wanted = select(payment.c.state).where(payment.c.id == id_).with_for_update()
+    return PaymentState((await conn.execute(wanted)).scalar_one())
+
+
+async def _cas(
+    conn: AsyncConnection,
+    id_: str,
+    to: PaymentState,
+    now: int,
+    *,
+    only: Sequence[PaymentState] | None = None,
+    **values: object,
+) -> bool:
+    """Moves along the table, or not. A move starts the count of tries anew."""
+    sources = [state.value for state in (MOVES[to] if only is None else only)]
+    done = await conn.execute(
+        update(payment)
+        .where(payment.c.id == id_, payment.c.state.in_(sources))
+        .values(state=to.value, updated_at=now, tries=0, **values)
+    )
+    return done.rowcount == 1
+
+
+async def _set(conn: AsyncConnection, id_: str, now: int, **values: object) -> None:
+    await conn.execute(update(payment).where(payment.c.id == id_).values(updated_at=now, **values))
+
+
+async def _of_rid(conn: AsyncConnection, rid: str) -> list[Payment]:
+    wanted = (
+        select(payment)
+        .where(payment.c.rid == rid)
+        .order_by(payment.c.created_at.desc(), payment.c.id.desc())
+    )
+    return [_payment(row) for row in (await conn.execute(wanted)).all()]
+
+
+async def _end_hold(conn: AsyncConnection, hold: Hold, now: int) -> bool:
+    rid = hold.rid
+    if hold.state is HoldState.PAYING:
+        await reservations_sql.move(conn, rid, HoldState.CLOSING, now, reason=DEADLINE)
+    elif hold.state is not HoldState.CLOSING:
+        return False
+    wanted = select(reservation.c.reason).where(reservation.c.rid == rid)
+    reason = (await conn.execute(wanted)).scalar_one()
+    to = HoldState.EXPIRED if reason == DEADLINE else HoldState.CANCELLED
+    return await reservations_sql.move(conn, rid, to, now, reason=reason) is not None
+
+
+async def _tell(conn: AsyncConnection, rid: str, state: str, now: int) -> None:
+    hold = await reservations_sql.find(conn, rid)
+    if hold is None:  # a payment row refers to its reservation
+        raise LookupError(rid)
+    payload = {"rid": rid, "viewer": hold.viewer, "show": hold.show, "state": state}
+    await Outbox.add(conn, "payment", rid, payload, now)
+
+
+async def _keep_detail(conn: AsyncConnection, hold: Hold, delivery: Delivery, now: int) -> None:
+    row = {
+        "rid": hold.rid,
+        "viewer": hold.viewer,
+        "detail": asdict(delivery),
+        "updated_at": now,
+    }
+    await upsert(conn, customer_detail, row, key=("rid",))
+
+
+def _payment(row: Row[Any]) -> Payment:
+    return Payment(
+        id=row.id,
+        rid=row.rid,
+        session=row.session_id,
+        intent=row.intent_id,
+        state=PaymentState(row.state),
+        amount=row.amount,
+        shipping=row.shipping,
+        currency=row.currency,
+        captured=row.captured,
+        url=row.url,
+        created_at=row.created_at,
+        tries=row.tries,
+    )

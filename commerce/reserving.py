@@ -1,0 +1,339 @@
+"""From a press to its answer: gate, record, mark. The way of every press of Buy.
+
+Responsible for the order of the steps and for what each missing answer means. It must not know an
+engine, nor who pressed by what connection.
+
+    put ─► gate batch (64, 2 ms) ─► refused: answered
+                                 ─► known:   looked up in the record, answered
+                                 ─► won:     record batch (256, 5 ms) ─► marked ─► answered
+           gate away: the record alone, 32 at a time, the rest hear "busy"
+
+"Write to the record last, answer after it": a reservation in the gate is a promise to nobody until
+the record has committed. A step whose answer is missing is never undone here: the same rid asked
+again finds whatever it did, and what nobody asks for again is taken back after five seconds.
+The steps run in tasks of their own, so a viewer who leaves in the middle interrupts nothing.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from commerce.batcher import Batcher, Pause
+from commerce.board import Board
+from commerce.errors import (
+    Busy,
+    CommerceError,
+    DropClosed,
+    DropNotOpen,
+    HoldEnded,
+    LimitReached,
+    PriceChanged,
+    RidConflict,
+    SoldOut,
+    Unavailable,
+    UnknownDrop,
+    UnknownSku,
+)
+from commerce.gate import Ask, Decision, End, Fenced, GateUnavailable, Verdict
+from commerce.gatekeeper import Gatekeeper
+from commerce.record import Price, Record, Winner, total_of
+from commerce.stock import Hold, HoldState, Press
+
+logger = logging.getLogger(__name__)
+
+GATE_BATCH: Final = 64
+GATE_WAIT_MS: Final = 2.0
+RECORD_BATCH: Final = 256
+RECORD_WAIT_MS: Final = 5.0
+LOOKUP_BATCH: Final = 256
+WITHOUT_GATE_MAX: Final = 32
+"""Presses that the record judges alone in one go; with a commit of 5 ms about 3,000 a second."""
+TRIES: Final = 4
+"""Rounds of one press through gate and record while epochs move on under it."""
+RETRY_MS: Final = 300
+"""What a press is told to wait when an engine did not answer."""
+PRICE_MS: Final = 1_000
+"""A price is remembered this long, to spare presses with an old page the way to the record."""
+WON_KEPT: Final = 10_000
+"""Rids of this node's last wins: their repeats skip the sold-out flag."""
+
+Answer = Hold | CommerceError
+
+
+@dataclass(slots=True, eq=False)
+class Case:
+    """One press on its way. `answer` is set exactly once."""
+
+    press: Press
+    fingerprint: str
+    answer: asyncio.Future[Answer]
+    tries: int = 0
+    decision: Decision | None = None
+    refusal: CommerceError | None = field(default=None)
+    """What a retry hears unless the record knows better."""
+
+    def close(self, answer: Answer) -> None:
+        """Answers the press, unless it was answered."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+
+class Reserving:
+    """The steps, as batchers. `run` one task per entry of `tasks`."""
+
+    def __init__(
+        self,
+        keeper: Gatekeeper,
+        record: Record,
+        board: Board,
+        *,
+        clock: Callable[[], int],
+        pause: Pause,
+        crash_point: Callable[[str], None],
+    ) -> None:
+        self._keeper = keeper
+        self._record = record
+        self._board = board
+        self._clock = clock
+        self._crash_point = crash_point
+        self._prices: dict[str, Price] = {}
+        self._prices_until = 0
+        self._won: OrderedDict[str, None] = OrderedDict()
+        self._gate_queue = Batcher(
+            self._ask_gate, size=GATE_BATCH, wait_ms=GATE_WAIT_MS, pause=pause
+        )
+        self._record_queue = Batcher(
+            self._write, size=RECORD_BATCH, wait_ms=RECORD_WAIT_MS, pause=pause
+        )
+        self._lookup_queue = Batcher(self._look_up, size=LOOKUP_BATCH, wait_ms=0, pause=pause)
+        self.tasks = (self._gate_queue.run, self._record_queue.run, self._lookup_queue.run)
+
+    def put(self, case: Case) -> None:
+        """Starts a press on its way."""
+        self._gate_queue.put(case)
+
+    def won_here(self, rid: str) -> bool:
+        """Whether this node has given this rid a hold not long ago."""
+        return rid in self._won
+
+    # The gate.
+
+    async def _ask_gate(self, cases: list[Case]) -> None:
+        now = self._clock()
+        await self._learn_prices(cases, now)
+        asks = [self._ask(case) for case in cases]
+        self._crash_point("reserve:before_gate")
+        try:
+            decisions, levels = await self._keeper.call(
+                lambda epoch: self._keeper.gate.reserve(epoch, asks, now)
+            )
+        except GateUnavailable:
+            await self._without_gate(cases)
+            return
+        except Unavailable as gone:
+            _close_all(cases, gone)
+            return
+        self._crash_point("reserve:after_gate")
+        self._board.learn(levels)
+        for case, decision in zip(cases, decisions, strict=True):
+            self._sort(case, decision, now)
+
+    def _sort(self, case: Case, decision: Decision, now: int) -> None:
+        case.decision = decision
+        if decision.verdict is Verdict.WON:
+            self._record_queue.put(case)
+            return
+        if decision.verdict is Verdict.KNOWN:
+            case.refusal = None
+            self._lookup_queue.put(case)
+            return
+        if decision.verdict is Verdict.SOLD_OUT and decision.number == 0 and decision.sku:
+            self._board.none_left(decision.sku, case.press.drop, decision.epoch, now)
+        refusal = self._refusal(case.press, decision, now)
+        if case.press.retry or decision.verdict is Verdict.CONFLICT:
+            # Its first attempt may have won and been forgotten by the gate, and a stranger may have
+            # used the rid since; the record knows whose it is.
+            case.refusal = refusal
+            self._lookup_queue.put(case)
+        else:
+            case.close(refusal)
+
+    def _refusal(self, press: Press, decision: Decision, now: int) -> CommerceError:
+        sku = decision.sku
+        match decision.verdict:
+            case Verdict.CONFLICT:
+                return RidConflict()
+            case Verdict.NOT_OPEN:
+                return DropNotOpen(decision.number, max(decision.number - now, 0))
+            case Verdict.CLOSED:
+                return DropClosed()
+            case Verdict.UNKNOWN_SKU:
+                return UnknownSku(sku or "")
+            case Verdict.PRICE:
+                return PriceChanged(total_of(press.lines, self._prices) or 0)
+            case Verdict.SOLD_OUT:
+                return SoldOut(sku or "", decision.number)
+            case Verdict.LIMIT:
+                return LimitReached(sku, decision.number)
+            case _:
+                return UnknownDrop(press.drop)
+
+    def _ask(self, case: Case) -> Ask:
+        press = case.press
+        total = None if press.total is None else total_of(press.lines, self._prices)
+        return Ask(
+            press.rid,
+            case.fingerprint,
+            press.viewer,
+            press.drop,
+            tuple((line.sku, line.quantity) for line in press.lines),
+            price_ok=total is None or total == press.total,
+        )
+
+    async def _learn_prices(self, cases: Sequence[Case], now: int) -> None:
+        """Prices for presses that name a total. What cannot be read is checked by the record."""
+        if now >= self._prices_until:
+            self._prices.clear()
+            self._prices_until = now + PRICE_MS
+        missing = {
+            line.sku
+            for case in cases
+            if case.press.total is not None
+            for line in case.press.lines
+            if line.sku not in self._prices
+        }
+        if missing:
+            with suppress(Unavailable):
+                self._prices |= await self._record.prices(sorted(missing))
+
+    # The record.
+
+    async def _write(self, cases: list[Case]) -> None:
+        """Winners of one epoch at a time: a rebuild may lie between two decisions."""
+        by_epoch: dict[int, list[Case]] = {}
+        for case in cases:
+            assert case.decision is not None
+            by_epoch.setdefault(case.decision.epoch, []).append(case)
+        for epoch, group in by_epoch.items():
+            await self._write_epoch(epoch, group)
+
+    async def _write_epoch(self, epoch: int, cases: list[Case]) -> None:
+        winners = [_winner(case) for case in cases]
+        try:
+            outcomes = await self._record.hold(epoch, winners, self._clock())
+        except Fenced:
+            for case in cases:
+                self._again(case)
+            return
+        except Unavailable as gone:
+            _close_all(cases, gone)  # perhaps committed: the same rid will tell
+            return
+        self._crash_point("reserve:after_commit")
+        durable: list[str] = []
+        ended: list[tuple[str, End]] = []
+        for case in cases:
+            outcome = outcomes[case.press.rid]
+            if isinstance(outcome, SoldOut):
+                self._keeper.distrust()
+            if isinstance(outcome, Hold) and not outcome.state.over:
+                durable.append(outcome.rid)
+            else:
+                ended.append((case.press.rid, end_of(outcome)))
+        await self._tell(epoch, durable, ended)
+        self._crash_point("reserve:after_mark")
+        for case in cases:
+            self._close(case, outcomes[case.press.rid])
+
+    async def _tell(self, epoch: int, durable: list[str], ended: list[tuple[str, End]]) -> None:
+        """Tells the gate; if that fails it is rebuilt or asks again, and the record stands."""
+        gate, now = self._keeper.gate, self._clock()
+        try:
+            if durable:
+                await gate.mark(epoch, durable, now)
+            if ended:
+                self._board.learn(await gate.release(epoch, ended, now))
+        except (Fenced, GateUnavailable):
+            pass
+
+    async def _without_gate(self, cases: list[Case]) -> None:
+        """The gate is away: SQL decides, few at a time."""
+        for case in cases[WITHOUT_GATE_MAX:]:
+            case.close(Busy(RETRY_MS))
+        cases = cases[:WITHOUT_GATE_MAX]
+        now = self._clock()
+        winners = [Winner(case.press, case.fingerprint, 0, now, None) for case in cases]
+        try:
+            outcomes, levels = await self._record.hold_without_gate(winners, now)
+        except Unavailable as gone:
+            _close_all(cases, gone)
+            return
+        self._crash_point("reserve:after_commit")
+        self._board.learn(levels)
+        for case in cases:
+            self._close(case, outcomes[case.press.rid])
+
+    async def _look_up(self, cases: list[Case]) -> None:
+        """What the record says to rids that were decided before."""
+        try:
+            found = await self._record.find_many([case.press.rid for case in cases])
+        except Unavailable as gone:
+            _close_all(cases, gone)
+            return
+        for case in cases:
+            known = found.get(case.press.rid)
+            if known is None:
+                await self._unknown(case)
+            elif known[0] != case.fingerprint:
+                case.close(RidConflict())
+            else:
+                self._close(case, known[1])
+
+    async def _unknown(self, case: Case) -> None:
+        """The gate remembers a rid that the record does not have: forget it and ask anew."""
+        if case.refusal is not None:
+            case.close(case.refusal)
+            return
+        assert case.decision is not None
+        await self._tell(case.decision.epoch, [], [(case.press.rid, End.FORGOTTEN)])
+        self._again(case)
+
+    # Answers.
+
+    def _again(self, case: Case) -> None:
+        case.tries += 1
+        if case.tries < TRIES:
+            self._gate_queue.put(case)
+        else:
+            case.close(Unavailable(RETRY_MS))
+
+    def _close(self, case: Case, outcome: Answer) -> None:
+        if isinstance(outcome, Hold):
+            if outcome.state in (HoldState.EXPIRED, HoldState.CANCELLED):
+                case.close(HoldEnded(outcome.state.value))
+                return
+            self._won[outcome.rid] = None
+            if len(self._won) > WON_KEPT:
+                self._won.popitem(last=False)
+        case.close(outcome)
+
+
+def end_of(outcome: Answer) -> End:
+    """How a reservation that is over in the record ends in the gate."""
+    if not isinstance(outcome, Hold):
+        return End.FORGOTTEN
+    return End.SOLD if outcome.state is HoldState.SOLD else End.FREED
+
+
+def _winner(case: Case) -> Winner:
+    decision = case.decision
+    assert decision is not None
+    return Winner(case.press, case.fingerprint, decision.n, decision.at, decision.until_ms)
+
+
+def _close_all(cases: Sequence[Case], answer: Answer) -> None:
+    for case in cases:
+        case.close(answer)

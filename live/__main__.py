@@ -1,0 +1,290 @@
+"""`python -m live`: the program.
+
+Responsible for the command line: what an operator types, and what is printed for a person. It must
+not hold any logic of the product; each command reads settings, opens what it needs and closes it.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import msgspec
+import typer
+
+from commerce.errors import BadCurrency
+from live.accounts import PASSWORD_CHARS_MIN
+from live.app import App, examine_node, make_asgi, open_app, open_office
+from live.child import ChildFailed
+from live.data_folder import FolderInUse
+from live.demo import DEMO_SHOW, open_demo
+from live.engines import EngineMissing
+from live.identity import Role
+from live.imports import import_file
+from live.node import Ground, stand
+from live.server_uvicorn import listen, make_server, serve
+from live.settings import VARIABLES, BadSettings, Settings
+from realtime.errors import Rejected
+
+NOISY: Final = ("alembic", "httpx", "httpcore", "stripe")
+"""Libraries that log each request, some of them with its address."""
+DRAIN_S: Final = 10.0
+"""How long viewers have to leave when the program is asked to end."""
+
+_table = "\n\n".join(
+    f"{v.name} {f'(default {v.default})' if v.default else '(default: none)'}: {v.meaning}"
+    for v in VARIABLES
+)
+cli = typer.Typer(
+    name="python -m live",
+    help="Vitrine: a server for live-stream shopping.\n\n"
+    "`serve` runs a node; `demo` runs one with a show to look at. Settings come from the "
+    "environment; unknown LIVE_ names are refused.",
+    epilog=_table,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+user_cli = typer.Typer(help="Accounts of people who run shows.", no_args_is_help=True)
+cli.add_typer(user_cli, name="user")
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on (LIVE_HOST).")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on (LIVE_PORT).", min=0, max=65535)]
+Data = Annotated[Path | None, typer.Option(help="Data folder (LIVE_DATA).")]
+
+
+def _settings(**flags: object) -> Settings:
+    """Settings of the environment, overruled by flags. Ends the program if they make no sense."""
+    given = {
+        f"LIVE_{name.upper()}": str(value) for name, value in flags.items() if value is not None
+    }
+    try:
+        settings = Settings.from_environ(flags=given)
+    except BadSettings as wrong:
+        _fail(str(wrong))
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for noisy in NOISY:
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return settings
+
+
+def _fail(text: str) -> NoReturn:
+    typer.echo(f"vitrine: {text}", err=True)
+    raise SystemExit(2)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a command; what an operator can mend is one sentence, not a stack."""
+    try:
+        asyncio.run(work)
+    except (FolderInUse, EngineMissing, ChildFailed) as wrong:
+        _fail(str(wrong))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+@cli.command("serve")
+def serve_command(host: Host = None, port: Port = None, data: Data = None) -> None:
+    """Run a node: the room, the shop, the pages."""
+    _run(run_node(_settings(host=host, port=port, data=data), demo=False))
+
+
+@cli.command("demo")
+def demo_command(host: Host = None, port: Port = None, data: Data = None) -> None:
+    """Run a node with a demo show, a sample catalogue and a looped video."""
+    _run(run_node(_settings(host=host, port=port, data=data), demo=True))
+
+
+async def run_node(settings: Settings, *, demo: bool) -> None:
+    """Until SIGINT or SIGTERM; then viewers are told, and everything is closed in order."""
+    try:
+        listener = listen(settings.host, settings.port)
+    except OSError as taken:
+        _fail(f"cannot listen on {settings.host}:{settings.port} ({taken.strerror})")
+    bound = replace(settings, port=listener.getsockname()[1])
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+    with contextlib.closing(listener):
+        async with (
+            stand(bound, bound.port) as ground,
+            open_app(bound, ground, bound.address) as app,
+        ):
+            if demo:
+                await open_demo(app)
+            server = make_server(
+                make_asgi(app, bound.origins, bound.address),
+                log_level=bound.log_level,
+                proxies=bound.trusted_proxies,
+            )
+            started = asyncio.Event()
+            serving = asyncio.create_task(serve(server, listener, started), name="server")
+            waiting = asyncio.create_task(asked.wait(), name="signal")
+            await started.wait()
+            await ground.complete()
+            await _greet(bound, ground, app, demo=demo)
+            await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            server.stop_accepting()
+            await app.hub.drain(DRAIN_S)
+            server.stop()
+            await serving
+
+
+async def _greet(settings: Settings, ground: Ground, app: App, *, demo: bool) -> None:
+    """What a newcomer has to know, and nothing else."""
+    lines = [f"Vitrine is running at {settings.address}"]
+    if not await app.accounts.any():
+        lines.append(f"  host console   {await _first_link(app, settings.address)}")
+        lines.append(
+            "                 (signs in once, within a day; more: python -m live user link)"
+        )
+    elif demo:
+        lines.append(f"  host console   {await _link(app, 'host', settings.address)}")
+    else:
+        lines.append(f"  host console   {settings.address}/host")
+    if demo:
+        lines.append(f"  demo show      {settings.address}/show/{DEMO_SHOW}")
+    if ground.sandbox:
+        lines.append("  payments       a sandbox: no real money (set LIVE_STRIPE_KEY for Stripe)")
+    lines.append("  stop           Ctrl-C")
+    typer.echo("\n".join(lines))
+    sys.stdout.flush()
+
+
+async def _first_link(app: App, address: str) -> str:
+    await app.accounts.add("host", "Host", Role.HOST)
+    return await _link(app, "host", address)
+
+
+async def _link(app: App, login: str, address: str) -> str:
+    found = await app.accounts.by_login(login)
+    if found is None:
+        return f"{address}/host"
+    return f"{address}/host#link={await app.accounts.make_link(found.id)}"
+
+
+@cli.command("import")
+def import_command(
+    file: Annotated[typer.FileBinaryRead, typer.Argument(help="A Shopify product CSV.")],
+    currency: Annotated[str, typer.Option(help="Currency of its prices, as in USD.", prompt=True)],
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Import products. Nothing is imported if a row is wrong; the report says which and why."""
+    settings = _settings(data=data)
+    _run(_import(settings, file.read(), currency.upper(), as_json=as_json))
+
+
+async def _import(settings: Settings, data: bytes, currency: str, *, as_json: bool) -> None:
+    try:
+        async with open_office(settings) as office:
+            report = await import_file(office.catalog, office.shop, data, currency)
+    except BadCurrency:
+        _fail(f"{currency} is not a currency we know")
+    except Rejected as refused:
+        problems = refused.details.get("problems")
+        if as_json:
+            typer.echo(json.dumps({"code": refused.code, **refused.details}))
+        for problem in problems if isinstance(problems, list) and not as_json else []:
+            typer.echo(f"line {problem['line']}, {problem['column']}: {problem['sentence']}")
+        _fail(refused.message)
+    if as_json:
+        typer.echo(msgspec.json.encode(report).decode())
+        return
+    for product in report.products:
+        typer.echo(f"{product.outcome:9}  {product.handle}  ({len(product.skus)} variants)")
+    typer.echo(", ".join(f"{name.replace('_', ' ')} {n}" for name, n in report.counts.items()))
+
+
+@user_cli.command("add")
+def user_add(
+    login: Annotated[str, typer.Argument(help="Login, as in an e-mail address.")],
+    name: Annotated[str | None, typer.Option(help="Shown in the chat.")] = None,
+    role: Annotated[Role, typer.Option(help="What they may do.")] = Role.HOST,
+    data: Data = None,
+) -> None:
+    """Create an account (or find it) and print a one-time sign-in link."""
+    settings = _settings(data=data)
+    _run(_user_add(settings, login, name or login, role))
+
+
+async def _user_add(settings: Settings, login: str, name: str, role: Role) -> None:
+    async with open_office(settings) as office:
+        accounts = office.accounts
+        account = await accounts.add(login, name, role)
+        typer.echo(f"account: {account.id} {account.login} ({account.role})")
+        typer.echo(f"link: {settings.address}/host#link={await accounts.make_link(account.id)}")
+
+
+@user_cli.command("link")
+def user_link(
+    login: Annotated[str, typer.Argument(help="Login of an account.")], data: Data = None
+) -> None:
+    """Print a one-time sign-in link, good for a day."""
+    _run(_user_link(_settings(data=data), login))
+
+
+async def _user_link(settings: Settings, login: str) -> None:
+    async with open_office(settings) as office:
+        accounts = office.accounts
+        account = await accounts.by_login(login)
+        if account is None:
+            _fail(f"there is no account {login}")
+        typer.echo(f"link: {settings.address}/host#link={await accounts.make_link(account.id)}")
+
+
+@user_cli.command("password")
+def user_password(
+    login: Annotated[str, typer.Argument(help="Login of an account.")],
+    password: Annotated[str, typer.Option(prompt=True, confirmation_prompt=True, hide_input=True)],
+    data: Data = None,
+) -> None:
+    """Set a password."""
+    if len(password) < PASSWORD_CHARS_MIN:
+        _fail(f"a password needs at least {PASSWORD_CHARS_MIN} characters")
+    _run(_user_password(_settings(data=data), login, password))
+
+
+async def _user_password(settings: Settings, login: str, password: str) -> None:
+    async with open_office(settings) as office:
+        if not await office.accounts.set_password(login, password):
+            _fail(f"there is no account {login}")
+    typer.echo("done")
+
+
+@cli.command("doctor")
+def doctor_command(
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check engines, settings and this machine, and say what to do about what is wrong."""
+    _run(_doctor(_settings(data=data), as_json=as_json))
+
+
+async def _doctor(settings: Settings, *, as_json: bool) -> None:
+    from live import doctor
+
+    findings = await examine_node(settings)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        typer.echo(doctor.as_text(findings))
+    if doctor.worst(findings) == "fail":
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,346 @@
+"""The composition root: every adapter is named here and nowhere else.
+
+Read it top to bottom: engines, then what stands on them, then the application. One TaskGroup owns
+the long tasks; if one of them dies the node dies loudly and its supervisor restarts it, instead of
+limping on with frozen counters. An outage of an engine is not a reason to die: each task waits it
+out.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+from starlette.routing import Route as StarletteRoute
+from starlette.types import ASGIApp
+
+from commerce.catalog_sql import SqlCatalog
+from commerce.checkout import Checkout
+from commerce.database_sql import Database
+from commerce.errors import CommerceError
+from commerce.idempotency_sql import SqlIdempotency
+from commerce.inbox_sql import Inbox
+from commerce.orders_sql import SqlOrders
+from commerce.outbox_sql import Outbox
+from commerce.pay import Pay
+from commerce.payments_sql import SqlPayments
+from commerce.record_sql import SqlRecord
+from commerce.stock import Level
+from commerce.stock_redis import RedisGate
+from live import endpoints, openapi, pages
+from live.accounts_sql import SqlAccounts
+from live.api_accounts import AccountsApi
+from live.api_catalog import CatalogApi
+from live.api_orders import OrdersApi
+from live.api_shows import ShowsApi
+from live.commands import Commands
+from live.console import Console
+from live.counters import Counters
+from live.data_folder import DataFolder
+from live.engines import find_valkey, valkey_of
+from live.facts import FactTeller
+from live.http import Api
+from live.identity import Tokens
+from live.metrics import exporter
+from live.migrate_sql import migrate, revisions
+from live.node import ROOT, Ground
+from live.settings import Settings
+from live.shop_sql import SqlShop
+from live.shows_sql import SqlShows
+from live.stage import Stage
+from realtime import broker_redis
+from realtime.audience_redis import RedisAudience
+from realtime.broker import Item, Seed
+from realtime.hub import Hub
+
+if TYPE_CHECKING:
+    from live import doctor
+
+log = logging.getLogger(__name__)
+
+WEB: Final = ROOT / "web_client"
+READY_S: Final = 2.0
+CANCELS_MAX: Final = 5
+CANCEL_WAIT_S: Final = 2.0
+PROVIDER: Final = "stripe"
+
+
+def clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def new_id() -> str:
+    """An id that nobody can guess (96 bits)."""
+    return secrets.token_urlsafe(12).replace("-", "0").replace("_", "1")
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """The shop's side of a node."""
+
+    checkout: Checkout
+    catalog: SqlCatalog
+    orders: SqlOrders
+    pay: Pay
+    outbox: Outbox
+    idempotency: SqlIdempotency
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A running node, without its server."""
+
+    hub: Hub
+    trade: Trade
+    shows: SqlShows
+    shop: SqlShop
+    accounts: SqlAccounts
+    stage: Stage
+    counters: Counters
+    tokens: Tokens
+
+    async def ready(self) -> dict[str, str]:
+        """What this node needs and whether it is there."""
+        states = {"broker": "ok" if self.hub.broker_ok else "away", "database": "ok"}
+        try:
+            async with asyncio.timeout(READY_S):
+                await self.shop.read()
+        except (CommerceError, TimeoutError):
+            states["database"] = "away"
+        if self.hub.draining:
+            states["node"] = "draining"
+        return states
+
+    def numbers(self) -> dict[str, float]:
+        """Gauges beside the hub's own."""
+        return {"rooms": len(self.hub.rooms), "lagging_viewers": self.hub.lagging}
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """What can be done beside a running node: people and products."""
+
+    accounts: SqlAccounts
+    catalog: SqlCatalog
+    shop: SqlShop
+
+
+@contextlib.asynccontextmanager
+async def open_office(settings: Settings) -> AsyncIterator[Office]:
+    """The database alone, for commands that need no room. A running node does not mind."""
+    url = settings.database_url
+    if not url:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        url = DataFolder(settings.data).database_url
+    database = await Database.open(url)
+    try:
+        await migrate(database)
+        yield Office(
+            SqlAccounts(database, clock, new_id),
+            SqlCatalog(database, clock, new_id),
+            SqlShop(database, clock),
+        )
+    finally:
+        await database.close()
+
+
+async def _open_rooms(
+    stack: contextlib.AsyncExitStack, ground: Ground, node: str, seed: Seed
+) -> Hub:
+    client = broker_redis.connect(ground.valkey_url)
+    broker = broker_redis.RedisBroker(client, new_id=new_id)
+    stack.push_async_callback(broker.close)
+    return Hub(broker, RedisAudience(client), node=node, clock=clock, seed=seed)
+
+
+async def _open_trade(
+    stack: contextlib.AsyncExitStack,
+    ground: Ground,
+    database: Database,
+    learn: Callable[[Mapping[str, Level]], None],
+) -> Trade:
+    # Half a second of imports that `user` and `import` have no use for.
+    from commerce.payments_stripe import StripeProvider
+
+    gate = RedisGate.connect(ground.valkey_url)
+    stack.push_async_callback(gate.close)
+    outbox = Outbox(database)
+    checkout = Checkout(gate, SqlRecord(database), outbox, clock=clock, on_levels=learn)
+    provider = StripeProvider(
+        ground.stripe_key, ground.webhook_secrets, api_base=ground.stripe_api or None
+    )
+    stack.push_async_callback(provider.close)
+    pay = Pay(
+        provider,
+        SqlPayments(database, PROVIDER),
+        Inbox(database, PROVIDER),
+        clock=clock,
+        new_id=new_id,
+        settle=checkout.settle,
+    )
+    return Trade(
+        checkout,
+        SqlCatalog(database, clock, new_id),
+        SqlOrders(database),
+        pay,
+        outbox,
+        SqlIdempotency(database, clock),
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIterator[App]:
+    """A node whose tasks run until the block ends. `address` is where viewers find it."""
+    async with contextlib.AsyncExitStack() as stack:
+        database = await Database.open(ground.database_url)
+        stack.push_async_callback(database.close)
+        await migrate(database)
+
+        # Rooms and trade each tell the product something; the product is built after both.
+        async def seed(room: str, known: Mapping[str, object]) -> Sequence[Item]:
+            return await stage.seed(room, known)
+
+        def learn(levels: Mapping[str, Level]) -> None:
+            counters.mark(levels)
+
+        hub = await _open_rooms(stack, ground, settings.node, seed)
+        trade = await _open_trade(stack, ground, database, learn)
+        shows = SqlShows(database, clock, new_id)
+        shop = SqlShop(database, clock)
+        stage = Stage(hub, shows, trade.catalog, trade.checkout, shop, clock)
+        counters = Counters(hub, stage)
+        app = App(
+            hub=hub,
+            trade=trade,
+            shows=shows,
+            shop=shop,
+            accounts=SqlAccounts(database, clock, new_id),
+            stage=stage,
+            counters=counters,
+            tokens=Tokens(ground.secret, clock),
+        )
+        teller = FactTeller(trade.outbox, trade.checkout, trade.orders, hub, clock)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(work, name=name)
+                for name, work in (
+                    ("hub", hub.run()),
+                    ("checkout", trade.checkout.run()),
+                    ("pay", trade.pay.run()),
+                    ("stage", stage.watch()),
+                    ("counters", counters.run(trade.checkout)),
+                    ("facts", teller.run()),
+                )
+            ]
+            try:
+                yield app
+            finally:
+                await _end(tasks)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel, and again: one that arrives as a library's wait ends can get lost there."""
+    for _ in range(CANCELS_MAX):
+        running = [task for task in tasks if not task.done()]
+        if not running:
+            return
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=CANCEL_WAIT_S)
+    names = ", ".join(task.get_name() for task in tasks if not task.done())
+    if names:
+        log.error("still running at the end: %s", names)
+
+
+def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
+    """The application that a server serves."""
+    trade = app.trade
+    console = Console(
+        hub=app.hub,
+        stage=app.stage,
+        shows=app.shows,
+        catalog=trade.catalog,
+        checkout=trade.checkout,
+        clock=clock,
+        new_id=new_id,
+    )
+    commands = Commands(
+        hub=app.hub,
+        checkout=trade.checkout,
+        orders=trade.orders,
+        shows=app.shows,
+        counters=app.counters,
+        console=console,
+        tokens=app.tokens,
+        clock=clock,
+    )
+    door = endpoints.Door(app.hub, commands.handle, origins, clock)
+    table = [
+        *AccountsApi(app.accounts, app.shop, trade.catalog, app.tokens, clock, new_id).routes(),
+        *ShowsApi(app.shows, app.stage, trade.checkout).routes(),
+        *CatalogApi(trade.catalog, trade.checkout, app.shop).routes(),
+        *OrdersApi(trade.checkout, trade.pay, trade.orders, address).routes(),
+    ]
+    api = Api(app.tokens, trade.idempotency, clock)
+    described = openapi.document(table, version())
+    return Starlette(
+        routes=[
+            *(api.starlette(route) for route in table),
+            StarletteRoute("/openapi.json", lambda _: JSONResponse(described)),
+            *endpoints.routes(door, app.ready, exporter(app.hub, app.numbers)),
+            *pages.routes(WEB, clock),
+        ],
+        middleware=[Middleware(pages.SecureHeaders)],
+        exception_handlers={HTTPException: endpoints.refused, Exception: endpoints.failed},
+    )
+
+
+async def examine_node(settings: Settings) -> "list[doctor.Finding]":
+    """What `python -m live doctor` reports, beside a running node or without one."""
+    from live import doctor, doctor_redis, doctor_sql
+    from live.doctor_machine import judge_machine, judge_settings
+
+    folder = DataFolder(settings.data)
+    machine = [
+        *judge_machine(settings.data),
+        *judge_settings(
+            host=settings.host,
+            public_url=settings.public_url,
+            origins=settings.origins,
+            secret=settings.secret,
+            provider_key=settings.stripe_key,
+            webhook_secrets=settings.stripe_webhook_secrets,
+        ),
+    ]
+    async with contextlib.AsyncExitStack() as stack:
+        valkey_url = settings.valkey_url
+        if not valkey_url:
+            valkey_url = await stack.enter_async_context(valkey_of(folder, find_valkey()))
+        return await doctor.examine(
+            valkey=partial(doctor_redis.probe, valkey_url, clock=clock),
+            sql=partial(
+                doctor_sql.probe, settings.database_url or folder.database_url, clock=clock
+            ),
+            revisions=revisions(),
+            machine=machine,
+        )
+
+
+def version() -> str:
+    """Of the program."""
+    try:
+        return installed("vitrine")
+    except PackageNotFoundError:
+        return "0.1.0"

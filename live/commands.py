@@ -1,0 +1,184 @@
+"""What a viewer may do: join, comment, like, buy, cancel; and the door for all commands.
+
+Responsible for who may do what and for turning refusals into codes; one short method per command.
+It must not decide about stock (`commerce.checkout`), pace or sockets (`realtime`). Host commands
+are in `console`, because they need the fence and this file should fit on a few screens.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from commerce.checkout import Checkout
+from commerce.errors import CommerceError
+from commerce.orders import Orders
+from commerce.stock import Hold, Line, Press
+from live.chat import Pace, comment_text
+from live.codes import refuse
+from live.console import Console
+from live.counters import Counters
+from live.identity import Identity, Tokens
+from live.messages import (
+    HOST_COMMANDS,
+    VIEWER_COMMANDS,
+    Buy,
+    Cancel,
+    Comment,
+    Join,
+    Like,
+    read,
+)
+from live.refusals import as_rejected
+from live.shows import Shows, ShowState
+from live.views import hold_view, order_view
+from realtime.broker import Chat
+from realtime.connection import Connection
+from realtime.errors import ALREADY_JOINED, NOT_JOINED, UNKNOWN_COMMAND, BrokerUnavailable
+from realtime.hub import Hub
+from realtime.wire import Command, Position
+
+BEAT_S: Final = 20
+OWN_ORDERS_SHOWN: Final = 20
+
+
+class Commands:
+    """Answers every command of every connection on this node. `clock` in milliseconds."""
+
+    def __init__(
+        self,
+        *,
+        hub: Hub,
+        checkout: Checkout,
+        orders: Orders,
+        shows: Shows,
+        counters: Counters,
+        console: Console,
+        tokens: Tokens,
+        clock: Callable[[], int],
+    ) -> None:
+        self._hub = hub
+        self._checkout = checkout
+        self._orders = orders
+        self._shows = shows
+        self._counters = counters
+        self._console = console
+        self._tokens = tokens
+        self._clock = clock
+        self._pace = Pace(clock)
+
+    async def handle(self, connection: Connection, command: Command) -> object:
+        """The result of a command. Raises `Rejected` with a documented code."""
+        try:
+            return await self._dispatch(connection, command)
+        except (CommerceError, BrokerUnavailable) as refused:
+            raise as_rejected(refused) from refused
+
+    async def _dispatch(self, connection: Connection, command: Command) -> object:
+        name = command.name
+        if name == "join":
+            return await self.join(connection, read(Join, command.params))
+        if name not in VIEWER_COMMANDS and name not in HOST_COMMANDS:
+            raise refuse(UNKNOWN_COMMAND, name=name)
+        who = connection.context
+        if not isinstance(who, Identity) or connection.room is None:
+            raise refuse(NOT_JOINED)
+        if name in HOST_COMMANDS:
+            who.require_host()
+            return await self._console.handle(connection, who, name, command.params)
+        params = read(VIEWER_COMMANDS[name], command.params)
+        match params:
+            case Comment():
+                return await self.comment(connection, who, params)
+            case Like():
+                return self.like(connection, params)
+            case Buy():
+                return await self.buy(who, params)
+            case Cancel():
+                return await self.cancel(who, params)
+        return {"now_ms": self._clock()}
+
+    async def join(self, connection: Connection, join: Join) -> dict[str, Any]:
+        """Enter a show's room; what follows the reply is the snapshot or what was missed."""
+        if connection.room is not None:
+            raise refuse(ALREADY_JOINED)
+        who = self._tokens.read(join.token, show=join.show)
+        show = await self._shows.get(join.show)
+        room = await self._hub.room(show.id)
+        holds = await self._checkout.open_holds(who.id)
+        orders = await self._orders.of_viewer(who.id, OWN_ORDERS_SHOWN)
+        decided = [await self._decided(who.id, rid) for rid in join.undecided]
+        connection.viewer = who.id
+        connection.context = who
+        if who.role.runs_shows:
+            connection.tags = frozenset({"console"})
+            connection.exempt = True
+            connection.counted = False
+        recovered = connection.enter(
+            room, None if join.position is None else Position(*join.position)
+        )
+        console = {"console": {"fence": show.fence}} if who.role.runs_shows else {}
+        return {
+            **console,
+            "you": {"id": who.id, "name": who.name, "role": who.role.value},
+            "show": show.id,
+            "recovered": recovered,
+            "now_ms": self._clock(),
+            "beat_s": BEAT_S,
+            "holds": [hold_view(hold) for hold in holds if hold.show == show.id],
+            "orders": [order_view(order) for order in orders if order.show == show.id],
+            "decided": decided,
+        }
+
+    async def _decided(self, viewer: str, rid: str) -> dict[str, Any]:
+        hold = await self._checkout.find(viewer, rid)
+        return {"rid": rid, "state": "unknown"} if hold is None else hold_view(hold)
+
+    async def comment(
+        self, connection: Connection, who: Identity, comment: Comment
+    ) -> dict[str, Any]:
+        """Say something; the reply carries what everybody sees and its place."""
+        assert connection.room is not None
+        text = comment_text(comment.text)  # what cannot be said costs nobody their burst
+        if not who.role.runs_shows:
+            self._require_open(connection)
+            self._pace.check(who.id)
+        value = {
+            "at": self._clock(),
+            "by": {"id": who.id, "name": who.name, "role": who.role.value},
+            "text": text,
+        }
+        published = await self._hub.publish(
+            connection.room.name, [Chat(value, f"{who.id}:{comment.rid}")]
+        )
+        return {"offset": published.numbers[0], "comment": value}
+
+    def _require_open(self, connection: Connection) -> None:
+        """A show that has ended takes no comments; before it starts people may talk."""
+        assert connection.room is not None
+        fact = connection.room.facts.get("show")
+        if isinstance(fact, dict) and fact.get("state") == ShowState.ENDED.value:
+            raise refuse("show_ended")
+
+    def like(self, connection: Connection, like: Like) -> dict[str, Any]:
+        """Likes are summed on this node and published at the room's pace."""
+        assert connection.room is not None
+        self._counters.like(connection.room.name, like.n)
+        return {}
+
+    async def buy(self, who: Identity, buy: Buy) -> dict[str, Any]:
+        """All lines or nothing; answered when the hold is in the database."""
+        hold = await self._checkout.reserve(
+            Press(
+                rid=buy.rid,
+                viewer=who.id,
+                drop=buy.drop,
+                lines=tuple(Line(line.sku, line.quantity) for line in buy.lines),
+                retry=buy.retry,
+                total=buy.total,
+            )
+        )
+        return hold_view(hold)
+
+    async def cancel(self, who: Identity, cancel: Cancel) -> dict[str, Any]:
+        """Give a hold back."""
+        hold: Hold = await self._checkout.cancel(who.id, cancel.rid)
+        return hold_view(hold)

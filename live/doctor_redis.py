@@ -1,0 +1,95 @@
+"""Asks a Valkey or Redis what `doctor` wants to know; changes nothing there.
+
+Responsible for the facts and for turning every failure into `ProbeFailed`. It must not judge. A
+managed server may refuse CONFIG: what it will not say is None. In a cluster it asks the node of
+the URL and that node's view of the slots, not every node.
+"""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from live.doctor import ProbeFailed, Timing, ValkeyFacts, Version
+
+PINGS: Final = 20
+TIMEOUT_S: Final = 3.0
+"""For each answer; the whole probe may take PROBE_TIMEOUT_S."""
+PROBE_TIMEOUT_S: Final = 15.0
+
+
+async def probe(url: str, *, clock: Callable[[], int]) -> ValkeyFacts:
+    """Facts about the server at `url`. `clock` gives milliseconds. Raises ProbeFailed."""
+    try:
+        client: Redis = Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise ProbeFailed(f"the URL makes no sense: {error}") from error
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S), client:
+            return await _facts(client, clock)
+    except (RedisError, OSError, TimeoutError) as error:
+        raise ProbeFailed(f"no answer: {str(error) or type(error).__name__}") from error
+
+
+async def _facts(client: Redis, clock: Callable[[], int]) -> ValkeyFacts:
+    info: dict[str, Any] = await client.info("everything")
+    cluster = bool(info.get("cluster_enabled"))
+    memory_max = await _setting(client, "maxmemory")
+    valkey = info.get("server_name") == "valkey" or "valkey_version" in info
+    return ValkeyFacts(
+        server="Valkey" if valkey else "Redis",
+        version=_version(str(info.get("valkey_version") or info.get("redis_version", "0"))),
+        role=str(info.get("role", "unknown")),
+        timing=await _timing(client, clock),
+        cluster=cluster,
+        cluster_ok=cluster and await _cluster_ok(client),
+        append_only=bool(info.get("aof_enabled")),
+        append_ok=info.get("aof_last_write_status", "ok") == "ok",
+        append_sync=await _setting(client, "appendfsync"),
+        eviction=await _setting(client, "maxmemory-policy") or info.get("maxmemory_policy"),
+        memory_used=int(info.get("used_memory", 0)),
+        memory_max=int(memory_max) if memory_max is not None else info.get("maxmemory"),
+    )
+
+
+async def _timing(client: Redis, clock: Callable[[], int]) -> Timing:
+    """The clock is compared in the middle of the fastest trip: there the error is smallest."""
+    trips_ms = []
+    best_ms, skew_ms = float("inf"), 0.0
+    for _ in range(PINGS):
+        sent_ms, since = clock(), time.perf_counter()
+        seconds, microseconds = await client.time()
+        trip_ms = (time.perf_counter() - since) * 1000
+        trips_ms.append(trip_ms)
+        if trip_ms < best_ms:
+            best_ms = trip_ms
+            skew_ms = seconds * 1000 + microseconds / 1000 - (sent_ms + trip_ms / 2)
+    return Timing(statistics.median(trips_ms), max(trips_ms), round(skew_ms))
+
+
+async def _setting(client: Redis, name: str) -> str | None:
+    try:
+        return (await client.config_get(name)).get(name)
+    except ResponseError:  # forbidden or renamed
+        return None
+
+
+async def _cluster_ok(client: Redis) -> bool:
+    answer = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+    return isinstance(answer, dict) and answer.get("cluster_state") == "ok"
+
+
+def _version(text: str) -> Version:
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdecimal())

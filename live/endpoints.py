@@ -1,0 +1,114 @@
+"""The door of the room: one WebSocket route, health, metrics, refusals outside the API.
+
+Responsible for deciding whether a connection may be opened at all (Origin, subprotocol) and for
+handing it to realtime. It must not know commands.
+"""
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from live.codes import refuse
+from live.http import problem
+from realtime.connection import Connection, Handler
+from realtime.errors import CloseCode
+from realtime.hub import Hub
+from realtime.socket import EXTENSION, Socket
+from realtime.wire import SUBPROTOCOL
+
+READY_RETRY_MS: Final = 1_000
+
+
+def origin_allowed(origin: str | None, host: str, allowed: Collection[str]) -> bool:
+    """Whether a browser's page at `origin` may connect to the server that it calls `host`.
+
+    No Origin is no browser: a native app or a load test, which has a token or has nothing.
+    """
+    if origin is None:
+        return True
+    if origin.rstrip("/") in allowed:
+        return True
+    parts = urlsplit(origin)
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+
+
+class Door:
+    """Opens connections. `origins` are further sites that may connect."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        handler: Handler,
+        origins: Collection[str],
+        clock: Callable[[], int],
+    ) -> None:
+        self._hub = hub
+        self._handler = handler
+        self._origins = frozenset(origins)
+        self._clock = clock
+
+    async def open(self, websocket: WebSocket) -> None:
+        """Let one viewer in."""
+        headers = websocket.headers
+        if not origin_allowed(headers.get("origin"), headers.get("host", ""), self._origins):
+            await websocket.close()  # before accept: the handshake is answered with 403
+            return
+        if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
+            await websocket.accept()
+            await websocket.close(CloseCode.VERSION, "offer live.v1")
+            return
+        if self._hub.draining:
+            await websocket.accept(SUBPROTOCOL)
+            await websocket.close(CloseCode.FULL, "this node is going away")
+            return
+        socket: Socket = websocket.scope["extensions"][EXTENSION]
+        connection = Connection(socket, self._handler, self._hub, clock=self._clock)
+        await websocket.accept(SUBPROTOCOL)
+        # The socket's callbacks do the rest; the task and its stack of frames are given back.
+        connection.start()
+
+
+def routes(
+    door: Door, ready: Callable[[], Awaitable[dict[str, str]]], metrics: Callable[[], bytes]
+) -> list[BaseRoute]:
+    """The WebSocket, `/healthz`, `/readyz` and `/metrics`."""
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        found = await ready()
+        fine = all(state == "ok" for state in found.values())
+        return JSONResponse(found, 200 if fine else 503)
+
+    async def show_metrics(_: Request) -> Response:
+        return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return [
+        WebSocketRoute("/live", door.open),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", show_metrics),
+    ]
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """404 and 405 outside the table of routes, as problem documents like all others."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_params")
+    response = problem(refuse(code))
+    if isinstance(error, HTTPException):
+        for name, value in (error.headers or {}).items():
+            response.headers[name] = value
+    return response
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    """Our fault; the text of the exception stays in the log."""
+    return problem(refuse("internal", retry_after_ms=READY_RETRY_MS))

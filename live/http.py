@@ -1,0 +1,247 @@
+"""HTTP in one place: who asks, what the body must be, how a refusal looks, what a repetition gets.
+
+Responsible for turning a table of `Route`s into Starlette routes: bearer token, role, body and
+query checked by msgspec against the same types that `/openapi.json` shows, card numbers refused
+before anything reads the text, `Idempotency-Key`, errors as RFC 9457 problem documents with the
+codes of the wire. Handlers get a checked `Call` and return a struct; they must not know Starlette.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+
+from commerce.card_numbers import refuse_card_numbers
+from commerce.errors import CommerceError
+from commerce.idempotency import Idempotency, Replay, request_sha
+from live.codes import CODES, refuse
+from live.identity import Identity, Tokens
+from live.messages import field_of
+from live.refusals import as_rejected
+from realtime.errors import BrokerUnavailable, Rejected
+
+log = logging.getLogger(__name__)
+
+BODY_BYTES_MAX: Final = 256 * 1024
+KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+"""An Idempotency-Key: printable ASCII without spaces."""
+PROBLEM_TYPE: Final = "application/problem+json"
+T = TypeVar("T")
+
+
+class NoQuery(msgspec.Struct, frozen=True):
+    """A route without query parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One checked request."""
+
+    who: Identity | None
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+    raw: bytes
+    headers: Mapping[str, str]
+    peer: str
+
+    @property
+    def me(self) -> Identity:
+        """Who asks; the route has said that somebody must."""
+        assert self.who is not None
+        return self.who
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation of the API, as the server runs it and as `/openapi.json` describes it."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    handler: Handler
+    result: Any
+    who: str = "anyone"
+    """anyone, somebody (any token) or host."""
+    body: Any = None
+    """A msgspec type for JSON; None for no body."""
+    raw: bool = False
+    """The body is handed over as bytes."""
+    media: str = "application/json"
+    """Content type of the body."""
+    body_bytes_max: int = BODY_BYTES_MAX
+    query: type[msgspec.Struct] = NoQuery
+    status: int = 200
+    key: str = "none"
+    """Idempotency-Key: none, optional or required."""
+    codes: tuple[str, ...] = ()
+    """Refusals beside those that every route of its kind can give."""
+    scan: bool = True
+    """Look for card numbers in the body."""
+    tag: str = field(default="shop")
+
+
+class Api:
+    """Makes Starlette routes of a table."""
+
+    def __init__(self, tokens: Tokens, idempotency: Idempotency, clock: Callable[[], int]) -> None:
+        self._tokens = tokens
+        self._idempotency = idempotency
+        self._clock = clock
+
+    def starlette(self, route: Route) -> StarletteRoute:
+        """One route of the application."""
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                return await self._answer(route, request)
+            except Rejected as rejected:
+                return problem(rejected)
+            except (CommerceError, BrokerUnavailable) as refused:
+                return problem(as_rejected(refused))
+            except ClientDisconnect:
+                return Response(status_code=400)
+
+        return StarletteRoute(route.path, endpoint, methods=[route.method], name=route.name)
+
+    async def _answer(self, route: Route, request: Request) -> Response:
+        who = self._who(route, request)
+        query = _query(route, request)
+        raw = await _read(route, request)
+        body = _body(route, raw)
+        call = Call(
+            who=who,
+            path=request.path_params,
+            query=query,
+            body=body,
+            raw=raw,
+            headers=request.headers,
+            peer=request.client.host if request.client else "",
+        )
+        key = request.headers.get("idempotency-key")
+        if route.key == "none" or (key is None and route.key == "optional"):
+            return _json(route.status, await route.handler(call))
+        if key is None or KEY.fullmatch(key) is None:
+            raise refuse("key_missing")
+        return await self._once(route, request, call, key)
+
+    async def _once(self, route: Route, request: Request, call: Call, key: str) -> Response:
+        """Carry out once per key; a repetition gets the stored answer."""
+        scope = f"{call.who.id if call.who else call.peer} {route.method} {route.name}"
+        sha = request_sha(request.url.path.encode(), call.raw)
+        begun = await self._idempotency.begin(scope, key, sha)
+        if isinstance(begun, Replay):
+            return Response(
+                begun.body,
+                begun.status,
+                media_type="application/json" if begun.status < 400 else PROBLEM_TYPE,
+                headers={"idempotent-replayed": "true"},
+            )
+        try:
+            response = _json(route.status, await route.handler(call))
+        except (Rejected, CommerceError, BrokerUnavailable) as refused:
+            rejected = refused if isinstance(refused, Rejected) else as_rejected(refused)
+            response = problem(rejected)
+            if CODES[rejected.code].temporary:
+                await self._idempotency.abandon(scope, key)
+                return response
+        except BaseException:
+            await self._idempotency.abandon(scope, key)
+            raise
+        await self._idempotency.finish(
+            scope, key, response.status_code, bytes(response.body).decode()
+        )
+        return response
+
+    def _who(self, route: Route, request: Request) -> Identity | None:
+        header = request.headers.get("authorization", "")
+        scheme, _, token = header.partition(" ")
+        if not header and route.who == "anyone":
+            return None
+        if scheme.lower() != "bearer":
+            if route.who == "anyone":
+                return None
+            raise refuse("token_missing")
+        try:
+            who = self._tokens.read(token.strip())
+        except Rejected:
+            if route.who == "anyone":
+                return None  # a page with an old token may still look at what is public
+            raise
+        if route.who == "host":
+            who.require_host()
+        return who
+
+
+def _query(route: Route, request: Request) -> Any:
+    try:
+        return msgspec.convert(dict(request.query_params), route.query, strict=False)
+    except msgspec.ValidationError as wrong:
+        raise refuse("bad_params", field=field_of(wrong)) from None
+
+
+async def _read(route: Route, request: Request) -> bytes:
+    if route.body is None and not route.raw:
+        return b""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != route.media:
+        raise refuse("unsupported_media_type", expected=route.media)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > route.body_bytes_max:
+            raise refuse("too_large", limit=route.body_bytes_max)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _body(route: Route, raw: bytes) -> Any:
+    if route.body is None:
+        return None
+    try:
+        loose = msgspec.json.decode(raw)
+        if route.scan:
+            refuse_card_numbers(loose)
+        return msgspec.convert(loose, route.body, strict=True)
+    except msgspec.ValidationError as wrong:
+        raise refuse("bad_params", field=field_of(wrong)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise refuse("bad_params", field="") from None
+
+
+def _json(status: int, value: Any) -> Response:
+    if status == 204 or value is None:
+        return Response(status_code=204)
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def problem(rejected: Rejected) -> Response:
+    """An RFC 9457 problem document with the code of the wire."""
+    row = CODES[rejected.code]
+    body: dict[str, Any] = {
+        "type": f"/problems#{rejected.code}",
+        "title": row.sentence,
+        "status": row.status,
+        "code": rejected.code,
+        "detail": rejected.message,
+    }
+    headers: dict[str, str] = {}
+    if rejected.details:
+        body["details"] = rejected.details
+    if rejected.retry_after_ms is not None:
+        body["retry_after_ms"] = rejected.retry_after_ms
+        headers["retry-after"] = str(max(1, -(-rejected.retry_after_ms // 1000)))
+    if row.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(msgspec.json.encode(body), row.status, headers=headers, media_type=PROBLEM_TYPE)

@@ -1,0 +1,69 @@
+"""Bringing a database to the present schema, with Alembic.
+
+Responsible for running the migrations under a lock, so that two processes that start at once do it
+one after the other, and the second finds nothing left to do. It must not know what a migration
+contains. PostgreSQL has an advisory lock for this; on SQLite a write transaction is one. All in
+one transaction: a process killed in the middle leaves the schema as it was.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+import live.schema_sql  # noqa: F401 - joins its tables to commerce's metadata
+from commerce.database_sql import Database
+from commerce.schema_sql import metadata
+
+SCRIPTS: Final = Path(__file__).parent / "migrations"
+_LOCK: Final = 0x76697473
+"""Number of the advisory lock on PostgreSQL."""
+_WAIT_S: Final = 60
+"""How long the second process waits for the first one's migration."""
+
+
+async def migrate(database: Database) -> str:
+    """Runs what is missing; the revision the database has now. Raises Unavailable."""
+    async with database.begin() as conn:
+        if database.dialect == "postgresql":
+            await conn.execute(text(f"SET LOCAL lock_timeout = '{_WAIT_S}s'"))
+            await conn.execute(text(f"SET LOCAL statement_timeout = '{10 * _WAIT_S}s'"))
+            await conn.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        return await conn.run_sync(_upgrade)
+
+
+async def differences(database: Database) -> list[object]:
+    """What the schema in the code has and the database has not, or the other way round."""
+    async with database.read() as conn:
+        return await conn.run_sync(_compare)
+
+
+def config_on(connection: Connection) -> Config:
+    """Alembic's configuration for a connection in an open transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _upgrade(connection: Connection) -> str:
+    command.upgrade(config_on(connection), "head")
+    return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def _compare(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, metadata))
+
+
+def revisions() -> list[str]:
+    """The schema revisions that this program knows, oldest first. Opens nothing."""
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    walked = ScriptDirectory.from_config(config).walk_revisions()
+    return [script.revision for script in walked][::-1]

@@ -1,0 +1,78 @@
+"""`python -m loadtests`: what benches and drills there are, and running one.
+
+Responsible for the table, the options all of them share and the form of the result: progress for a
+person on standard error, one JSON object as the last line of standard output, exit code 1 when `ok`
+is false. A new drill is a module with `options(parser)` and `main(options) -> dict`, and a row.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from loadtests import crowd, journey
+from loadtests.server import ServerFailed
+from loadtests.target import NoHost, target_options
+
+
+class Drill(NamedTuple):
+    """A row: what it is called, what it shows, its own options, how it is run."""
+
+    name: str
+    sentence: str
+    options: Callable[[argparse.ArgumentParser], None]
+    main: Callable[[argparse.Namespace], dict[str, Any]]
+
+
+DRILLS = (
+    Drill(
+        "journey",
+        "One small show from end to end: 5 viewers, 3 units, one of each fate. A synthetic check.",
+        journey.options,
+        journey.main,
+    ),
+    Drill(
+        "crowd",
+        "Locust's watchers, chatters and buyers against one show, headless.",
+        crowd.options,
+        crowd.main,
+    ),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of all drills."""
+    whole = argparse.ArgumentParser(
+        prog="python -m loadtests",
+        description="Benches and drills. Each starts a server of its own unless --url names one.",
+    )
+    rows = whole.add_subparsers(dest="drill", metavar="NAME")
+    for drill in DRILLS:
+        row = rows.add_parser(drill.name, help=drill.sentence, description=drill.sentence)
+        row.add_argument(
+            "--json", action="store_true", dest="quiet", help="nothing but the JSON object"
+        )
+        target_options(row)
+        drill.options(row)
+        row.set_defaults(main=drill.main)
+    return whole
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line says; the exit code."""
+    whole = parser()
+    options = whole.parse_args(arguments)
+    if options.drill is None:
+        whole.print_help()
+        return 0
+    try:
+        result = options.main(options)
+    except (ServerFailed, NoHost) as error:
+        result = {"ok": False, "problems": [str(error)]}
+    print(json.dumps({"drill": options.drill, **result}), flush=True)
+    return 0 if result["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

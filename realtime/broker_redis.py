@@ -1,0 +1,231 @@
+"""The broker on Valkey (or Redis, or a cluster of either): three Lua scripts and a feed.
+
+Responsible for keys, script arguments, time limits and the translation of the engine's errors. It
+must not know sockets or rooms' memory. Each room lives under one hash tag, so a publish is one step
+on one shard. Scripts hold the whole rule (`publish.lua`), because a rule spread over several
+commands is torn by every crash between them.
+
+Nothing is retried: after a lost answer a repeat could count a `Tally` twice. Who asked decides.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from realtime.broker import (
+    BATCH_ITEMS_MAX,
+    IDEMPOTENCY_S,
+    KEY_CHARS_MAX,
+    LOG_ENTRIES_MAX,
+    ROOM_TTL_S,
+    VALUE_BYTES_MAX,
+    Chat,
+    ChatEntry,
+    Control,
+    ControlEntry,
+    Direct,
+    Gauge,
+    Item,
+    Published,
+    RoomImage,
+    Sink,
+    State,
+    StateEntry,
+    Tally,
+)
+from realtime.errors import BrokerUnavailable
+from realtime.feed_redis import Feed, let_cancel_through, read_item_as
+from realtime.wire import INT_MAX, Kind, Position, pack, pack_state, unpack
+
+CONNECT_TIMEOUT_S: Final = 1.0
+ANSWER_TIMEOUT_S: Final = 2.0
+POOL_CONNECTIONS_MAX: Final = 16
+POOL_WAIT_S: Final = 2.0
+FAILURES: Final = (RedisError, OSError, TimeoutError)
+"""All that a client call can raise when the engine is away, slow, full or demoted."""
+_ROOM: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+Client: TypeAlias = "Redis | RedisCluster"
+
+
+def connect(url: str, *, cluster: bool = False) -> Client:
+    """A client with bounded waits and no retries. `url`: unix://path, redis://host:port/db.
+
+    Connects on first use. A room's keys share a hash tag, so a cluster serves it whole.
+    """
+    if cluster:
+        return RedisCluster.from_url(
+            url,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=ANSWER_TIMEOUT_S,
+            protocol=2,
+        )
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=POOL_CONNECTIONS_MAX,
+        timeout=POOL_WAIT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=ANSWER_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+    return Redis.from_pool(pool)
+
+
+class RedisBroker:
+    """A `Broker`; see there. `prefix` keeps several shops apart on one engine."""
+
+    def __init__(self, client: Client, *, new_id: Callable[[], str], prefix: str = "live") -> None:
+        self._client = client
+        self._new_id = new_id
+        self._prefix = prefix
+        here = Path(__file__).parent
+        epoch = (here / "room_epoch.lua").read_text()
+        self._publish: Any = client.register_script(epoch + (here / "publish.lua").read_text())
+        self._load: Any = client.register_script(epoch + (here / "load.lua").read_text())
+        self._feed = Feed(client, hello=f"{prefix}:hello")
+
+    @property
+    def ok(self) -> bool:
+        """Whether the subscription stands."""
+        return self._feed.up
+
+    async def publish(self, room: str, items: Sequence[Item]) -> Published:
+        """One step. Raises BrokerUnavailable; ValueError for what must never be published."""
+        if not 1 <= len(items) <= BATCH_ITEMS_MAX:
+            raise ValueError(f"a publish has 1 to {BATCH_ITEMS_MAX} items, not {len(items)}")
+        keys = self._keys(room)
+        arguments: list[str | bytes | int] = [
+            self._new_id(),
+            ROOM_TTL_S,
+            self._channel(room),
+            "PUBLISH",
+            LOG_ENTRIES_MAX,
+            IDEMPOTENCY_S,
+        ]
+        for item in items:
+            arguments += _arguments(item)
+            if isinstance(item, Chat):
+                keys.append(f"{keys[0]}:rid:{item.rid}")
+        try:
+            epoch, *numbers = await self._publish(keys=keys, args=arguments)
+        except FAILURES as wrong:
+            let_cancel_through()
+            raise BrokerUnavailable("publish: " + type(wrong).__name__) from wrong
+        let_cancel_through()
+        return Published(epoch.decode(), numbers)
+
+    async def load(self, room: str) -> RoomImage:
+        """The room as it is. Raises BrokerUnavailable."""
+        try:
+            answer = await self._load(keys=self._keys(room), args=[self._new_id(), ROOM_TTL_S])
+        except FAILURES as wrong:
+            let_cancel_through()
+            raise BrokerUnavailable("load: " + type(wrong).__name__) from wrong
+        let_cancel_through()
+        epoch, control, chat, facts, states, control_log, chat_log = answer
+        return RoomImage(
+            Position(epoch.decode(), control, chat),
+            {key.decode(): unpack(value) for key, value in _pairs(facts)},
+            [_stored_state(key.decode(), value) for key, value in _pairs(states)],
+            [read_item_as(ControlEntry, item) for item in control_log],
+            [read_item_as(ChatEntry, item) for item in chat_log],
+        )
+
+    async def position(self, room: str) -> Position | None:
+        """Its numbers. Raises BrokerUnavailable."""
+        try:
+            answer: Any = self._client.hmget(self._keys(room)[0], ["epoch", "control", "chat"])
+            epoch, control, chat = await answer
+        except FAILURES as wrong:
+            let_cancel_through()
+            raise BrokerUnavailable("position: " + type(wrong).__name__) from wrong
+        let_cancel_through()
+        return Position(epoch.decode(), int(control or 0), int(chat or 0)) if epoch else None
+
+    async def subscribe(self, room: str, sink: Sink) -> None:
+        """Returns when it stands. Raises BrokerUnavailable."""
+        await self._feed.add(self._channel(room), sink)
+
+    async def unsubscribe(self, room: str) -> None:
+        """Hear no more of a room."""
+        await self._feed.remove(self._channel(room))
+
+    async def run(self) -> None:
+        """Read the feed until cancelled."""
+        await self._feed.run()
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self._client.aclose()
+        if isinstance(self._client, Redis):
+            await self._client.connection_pool.disconnect()
+
+    def _keys(self, room: str) -> list[str]:
+        if not _ROOM.fullmatch(room):
+            raise ValueError("a room's name is 1 to 64 of A-Z a-z 0-9 _ . : -")
+        base = f"{self._prefix}:{{{room}}}"
+        return [base + part for part in ("", ":facts", ":states", ":control", ":chat")]
+
+    def _channel(self, room: str) -> str:
+        return f"{self._prefix}:{{{room}}}:feed"
+
+
+def _arguments(item: Item) -> list[str | bytes | int]:
+    """An item as publish.lua reads it. Raises ValueError."""
+    match item:
+        case Control(key, value, keep, retracts):
+            gone = "" if retracts is None else retracts
+            return ["C", _key(key), _value(value), int(keep), gone]
+        case State(key, value, version):
+            return ["S", _key(key), _value(value), _number(version)]
+        case Tally(key, by):
+            return ["T", _key(key), _number(by)]
+        case Gauge(key, value):
+            return ["G", _key(key), _value(value)]
+        case Chat(value, rid):
+            _key(rid)
+            return ["H", _value(value)]
+        case Direct(to, name, value):
+            raw = msgspec.Raw(_value(value))
+            return ["D", pack([[Kind.DIRECT.value, _key(to), _key(name), raw]])]
+
+
+def _key(key: str) -> str:
+    if not 0 < len(key) <= KEY_CHARS_MAX:
+        raise ValueError(f"a key has 1 to {KEY_CHARS_MAX} characters")
+    return key
+
+
+def _number(number: int) -> int:
+    if not 0 <= number <= INT_MAX:
+        raise ValueError("versions and increments lie between 0 and 2^53 - 1")
+    return number
+
+
+def _value(value: object) -> bytes:
+    try:
+        encoded = pack(value)
+    except (TypeError, OverflowError) as wrong:
+        raise ValueError("a value must be encodable as MessagePack") from wrong
+    if len(encoded) > VALUE_BYTES_MAX:
+        raise ValueError(f"a value has at most {VALUE_BYTES_MAX} bytes encoded")
+    return encoded
+
+
+def _pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _stored_state(key: str, stored: bytes) -> StateEntry:
+    """`<kind><version>:<value>` as publish.lua keeps it."""
+    head, _, encoded = stored.partition(b":")
+    version = int(head[1:])
+    return StateEntry(key, version, unpack(encoded), pack_state(key, version, msgspec.Raw(encoded)))

@@ -1,0 +1,157 @@
+"""Hands shared frames to many sockets in slices, in order, and lets nothing overtake.
+
+Responsible for the loop that the whole program exists for. It must not know lanes or what is in a
+frame. Its promises:
+
+* A slice ends after `SLICE_S`, so that the loop answers Buy in between (15,000 sockets at 9.4 µs
+  are 140 ms).
+* The first member served moves on each time, so that nobody is always last.
+* A frame that comes while another is under way (a pin during a big tick) joins the frame of those
+  not yet served, as one write, and follows as a frame of its own for the rest. So it waits for one
+  slice, not for the fan-out, and still never overtakes.
+
+The hot loop is one method call per socket on a list that is rebuilt only when members change; a
+task, a queue or even an attribute written per member would show.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from realtime.counters import Counters
+from realtime.lanes import Mark
+from realtime.socket import Socket
+
+SLICE_S: Final = 0.004
+CHUNK: Final = 64
+"""Sockets between two looks at the clock: about 0.6 ms."""
+JOBS_MAX: Final = 8
+"""Frames under way at once; more wait for the end and then share one."""
+STRIDE: Final = 0.618034
+"""Share of the members by which the start moves: the golden ratio visits all places evenly."""
+
+
+@dataclass(slots=True)
+class _Job:
+    frame: bytes
+    before: Mark
+    """Where a member is that does not get this frame."""
+    sockets: list[Socket]
+    at: int
+    end: int
+
+
+class FanOut:
+    """Frames under way to the members of one room."""
+
+    def __init__(
+        self,
+        missed: Callable[[Socket, Mark], None],
+        between: Callable[[], None],
+        counters: Counters,
+    ) -> None:
+        """`missed`: a socket took nothing; `between`: called between slices and at the end."""
+        self._missed = missed
+        self._between = between
+        self._counters = counters
+        self._jobs: deque[_Job] = deque()
+        self._start = 0.0
+        self._next: asyncio.Handle | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a fan-out is under way."""
+        return bool(self._jobs)
+
+    @property
+    def full(self) -> bool:
+        """Whether another frame has to wait for the end."""
+        return len(self._jobs) >= JOBS_MAX
+
+    def start(self, frame: bytes, before: Mark, sockets: list[Socket]) -> None:
+        """Send to all. Only when not busy; `sockets` must not be changed afterwards."""
+        size = len(sockets)
+        if not size:
+            return
+        self._start = (self._start + STRIDE) % 1.0
+        first = int(self._start * size)
+        self._jobs.append(_Job(frame, before, sockets, first, size))
+        if first:
+            self._jobs.append(_Job(frame, before, sockets, 0, first))
+        self._slice()
+
+    def join(self, frame: bytes, before: Mark, current: Iterable[Socket]) -> None:
+        """A further frame while busy: to those who wait together with theirs, then to the rest."""
+        waiting: set[Socket] = set()
+        for job in self._jobs:
+            job.frame += frame
+            waiting.update(job.sockets[job.at : job.end])
+        rest = [socket for socket in current if socket not in waiting]
+        if rest:
+            self._jobs.append(_Job(frame, before, rest, 0, len(rest)))
+
+    def stop(self) -> None:
+        """Drop what is under way (the room ends)."""
+        self._jobs.clear()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _slice(self) -> None:
+        self._next = None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SLICE_S
+        jobs = self._jobs
+        written = 0
+        while jobs:
+            job = jobs[0]
+            frame = job.frame
+            sockets = job.sockets
+            taken = 0
+            late = False
+            while job.at < job.end:
+                chunk = sockets[job.at : min(job.at + CHUNK, job.end)]
+                job.at += len(chunk)
+                taken += len(chunk) - self._serve(chunk, frame, job.before)
+                if loop.time() >= deadline:
+                    late = True
+                    break
+            written += taken
+            self._counters.bytes_written += taken * len(frame)
+            if job.at >= job.end:
+                jobs.popleft()
+            if late:
+                break
+        self._counters.frames_written += written
+        if jobs:
+            self._next = loop.call_soon(self._after)
+        else:
+            self._between()
+
+    def _serve(self, chunk: list[Socket], frame: bytes, before: Mark) -> int:
+        """The hot loop; how many took nothing."""
+        size = len(frame)
+        missed = 0
+        for socket in chunk:
+            send = socket.direct
+            if send is None:
+                taken = socket.write(frame)
+            else:
+                try:
+                    sent = send(frame)
+                except OSError:
+                    sent = -1
+                if sent == size:
+                    continue
+                taken = socket.unsent(frame, sent)
+            if not taken:
+                missed += 1
+                self._missed(socket, before)
+        return missed
+
+    def _after(self) -> None:
+        """Let what is urgent join before the next slice."""
+        self._between()
+        self._slice()

@@ -1,0 +1,365 @@
+"""This node: its rooms, its connections, and what runs beside them.
+
+Responsible for opening rooms once however many ask, for unloading rooms that nobody watches, for
+the audience's numbers, and for leaving in an orderly way. It must not know what is sold or said.
+
+Room state lives in the broker and in memory, never in SQL, so a room is opened by subscribing first
+and loading second: whatever is published between the two is in the subscription, and offsets tell
+what the load had already.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Final, cast
+
+from realtime.audience import REPORT_S, Audience
+from realtime.broker import Batch, Broker, Gauge, Item, Published, Seed
+from realtime.connection import Connection
+from realtime.counters import Counters
+from realtime.errors import BUSY, BrokerUnavailable, CloseCode, Rejected
+from realtime.publisher import Publisher
+from realtime.room import HEAL_BATCHES_MAX, TICK_MS, Room
+from realtime.wheel import BEAT_MS, Wheel
+from realtime.wire import Position
+
+log = logging.getLogger(__name__)
+
+ROOMS_MAX: Final = 2_000
+"""Rooms loaded on one node, watched or not."""
+ROOM_IDLE_MS: Final = 60_000
+"""A room without members is unloaded after this."""
+SWEEP_S: Final = 5.0
+POSITION_CHECK_MS: Final = 20_000
+"""How often a watched room compares its numbers with the broker's (a demoted engine may keep a
+subscription open and say nothing)."""
+SEED_TIMEOUT_S: Final = 2.0
+VIEWERS: Final = "viewers"
+"""The state that carries {now, peak}."""
+DRAIN_BATCH: Final = 200
+DRAIN_STEP_S: Final = 0.05
+
+
+class _Ear:
+    """Keeps what is published between subscribing and the first load."""
+
+    def __init__(self) -> None:
+        self.room: Room | None = None
+        self._kept: list[Batch] = []
+        self._restored = False
+
+    def on_batch(self, batch: Batch) -> None:
+        if self.room is not None:
+            self.room.on_batch(batch)
+        elif len(self._kept) < HEAL_BATCHES_MAX:
+            self._kept.append(batch)
+        else:
+            self._restored = True
+
+    def on_restored(self) -> None:
+        if self.room is not None:
+            self.room.on_restored()
+        else:
+            self._restored = True
+
+    def hand_to(self, room: Room) -> None:
+        self.room = room
+        for batch in self._kept:
+            room.on_batch(batch)
+        self._kept.clear()
+        if self._restored:
+            room.on_restored()
+
+
+class Hub:
+    """One node. `run` must be running for rooms to be served."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        audience: Audience,
+        *,
+        node: str,
+        clock: Callable[[], int],
+        tick_ms: int = TICK_MS,
+        beat_ms: int = BEAT_MS,
+        room_idle_ms: int = ROOM_IDLE_MS,
+        rooms_max: int = ROOMS_MAX,
+        report_s: float = REPORT_S,
+        seed: Seed | None = None,
+    ) -> None:
+        """`node` is unique among the nodes; `seed` publishes what a room with a new epoch lacks."""
+        self.counters = Counters()
+        self.draining = False
+        self._broker = broker
+        self._audience = audience
+        self._node = node
+        self._clock = clock
+        self._tick_ms = tick_ms
+        self._room_idle_ms = room_idle_ms
+        self._rooms_max = rooms_max
+        self._report_s = report_s
+        self._seed = seed
+        self._wheel = Wheel(clock, beat_ms=beat_ms)
+        self._rooms: dict[str, Room] = {}
+        self._opening: dict[str, asyncio.Task[Room]] = {}
+        self._publishers: dict[str, Publisher] = {}
+        self._empty_since: dict[str, int] = {}
+        self._checked_at: dict[str, int] = {}
+        self._seeding: set[asyncio.Task[None]] = set()
+        self._emptied: asyncio.Event | None = None
+        self._ids = count(1)
+
+    # What others read.
+
+    @property
+    def broker_ok(self) -> bool:
+        """Whether this node hears the others. False: rooms live on with what they know."""
+        return self._broker.ok
+
+    @property
+    def connections(self) -> int:
+        """Connections on this node, joined or not."""
+        return len(self._wheel)
+
+    @property
+    def rooms(self) -> list[Room]:
+        """Rooms that are loaded."""
+        return list(self._rooms.values())
+
+    @property
+    def lagging(self) -> int:
+        """Members that are congested right now."""
+        return sum(room.lagging for room in self._rooms.values())
+
+    # Rooms.
+
+    async def room(self, name: str) -> Room:
+        """The room, subscribed, loaded. Raises BrokerUnavailable, Rejected (busy), ValueError."""
+        room = self._rooms.get(name)
+        if room is not None:
+            self._empty_since[name] = self._clock()
+            return room
+        opening = self._opening.get(name)
+        if opening is None:
+            if len(self._rooms) + len(self._opening) >= self._rooms_max:
+                await self._unload_longest_empty()
+            opening = asyncio.get_running_loop().create_task(self._open(name))
+            self._opening[name] = opening
+            opening.add_done_callback(lambda _: self._opening.pop(name, None))
+        # Shielded: one who gives up must not take the room from the others who wait for it.
+        return await asyncio.shield(opening)
+
+    async def _open(self, name: str) -> Room:
+        ear = _Ear()
+        await self._broker.subscribe(name, ear)
+        try:
+            image = await self._broker.load(name)
+        except BaseException:
+            await self._broker.unsubscribe(name)
+            raise
+        room = Room(
+            name,
+            image,
+            self._broker,
+            self.counters,
+            tick_ms=self._tick_ms,
+            on_epoch=self._on_epoch,
+        )
+        ear.hand_to(room)
+        await self._sow(room)
+        self._rooms[name] = room
+        self._empty_since[name] = self._checked_at[name] = self._clock()
+        return room
+
+    async def _sow(self, room: Room) -> None:
+        """Ask the product what a room lacks; the first snapshot is to have it already."""
+        if self._seed is None:
+            return
+        try:
+            async with asyncio.timeout(SEED_TIMEOUT_S):
+                items = await self._seed(room.name, room.facts)
+                if items:
+                    await self.publish(room.name, items)
+                    there = await self._broker.position(room.name)
+                    if there is not None:
+                        await room.reached(there)
+        except (BrokerUnavailable, TimeoutError):
+            log.warning("a room could not be seeded in time")
+
+    def _on_epoch(self, room: Room) -> None:
+        task = asyncio.get_running_loop().create_task(self._sow(room))
+        self._seeding.add(task)
+        task.add_done_callback(self._seeding.discard)
+
+    async def publish(self, room: str, items: Sequence[Item]) -> Published:
+        """Publish in one step, in the order of the calls on this node.
+
+        The room need not be loaded here. Raises BrokerUnavailable, Rejected (busy), ValueError.
+        """
+        publisher = self._publishers.get(room)
+        if publisher is None:
+            publisher = Publisher(lambda items: self._broker.publish(room, items))
+            self._publishers[room] = publisher
+        try:
+            return await publisher.publish(items)
+        finally:
+            if room not in self._rooms and publisher.idle:
+                self._publishers.pop(room, None)
+
+    # Connections.
+
+    def next_connection_id(self) -> int:
+        """Unique on this node."""
+        return next(self._ids)
+
+    def add(self, connection: Connection, *, join_timeout_ms: int) -> None:
+        """A connection begins to live."""
+        self._wheel.add(connection, join_timeout_ms=join_timeout_ms)
+
+    def remove(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._wheel.remove(connection)
+        if self._emptied is not None and not self.connections:
+            self._emptied.set()
+        if connection.room is not None:
+            self._empty_since[connection.room.name] = self._clock()
+
+    def close_viewer(self, viewer: str, code: int) -> int:
+        """End all connections of a viewer on this node; how many."""
+        found = [member for room in self.rooms for member in room.of(f"viewer:{viewer}")]
+        for member in found:
+            cast("Connection", member).close(code)
+        return len(found)
+
+    async def drain(
+        self, grace_s: float, *, spread_ms: int = 10_000, url: str | None = None
+    ) -> None:
+        """Tell all when (spread over `spread_ms`) and where to come back; close them in batches.
+
+        Returns when all are gone, at the latest a second after `grace_s`.
+        """
+        self.draining = True
+        everybody = [cast("Connection", connection) for connection in self._wheel.connections()]
+        for number, connection in enumerate(everybody):
+            goodbye: dict[str, object] = {"after_ms": spread_ms * number // len(everybody)}
+            if url is not None:
+                goodbye["url"] = url
+            connection.direct("goodbye", goodbye)
+            if number % DRAIN_BATCH == DRAIN_BATCH - 1:
+                await asyncio.sleep(0)
+        batches = max(1, -(-len(everybody) // DRAIN_BATCH))
+        pause = min(DRAIN_STEP_S, grace_s / 2 / batches)
+        for at in range(0, len(everybody), DRAIN_BATCH):
+            for connection in everybody[at : at + DRAIN_BATCH]:
+                connection.close(CloseCode.DRAIN)
+            await asyncio.sleep(pause)
+        if self.connections:
+            self._emptied = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_s / 2):
+                    await self._emptied.wait()
+        for late in self._wheel.connections():
+            cast("Connection", late).socket.abort()
+        await asyncio.sleep(0)
+
+    # What runs beside.
+
+    async def run(self) -> None:
+        """Serve until cancelled; then rooms are closed, connections are left to `drain`."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._broker.run())
+                group.create_task(self._wheel.run())
+                group.create_task(self._report())
+                group.create_task(self._sweep())
+        finally:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        tasks = [*self._opening.values(), *self._seeding]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for publisher in list(self._publishers.values()):
+            await publisher.close()
+        for room in self.rooms:
+            await room.close()
+
+    async def _report(self) -> None:
+        """Say how many watch here, and publish what all nodes have when that changed."""
+        reported: set[str] = set()
+        while True:
+            await asyncio.sleep(self._report_s)
+            for room in self.rooms:
+                if not room.viewers and room.name not in reported:
+                    continue
+                reported.discard(room.name)
+                if room.viewers:
+                    reported.add(room.name)
+                try:
+                    await self._report_one(room)
+                except (BrokerUnavailable, Rejected):
+                    break  # the next round says the same
+            reported &= self._rooms.keys()
+
+    async def _report_one(self, room: Room) -> None:
+        now, peak = await self._audience.report(room.name, self._node, room.viewers)
+        value = {"now": now, "peak": peak}
+        known = room.state(VIEWERS)
+        if known is None or known[1] != value:
+            await self.publish(room.name, [Gauge(VIEWERS, value)])
+
+    async def _sweep(self) -> None:
+        """Unload empty rooms, and compare the numbers of the others with the broker's."""
+        while True:
+            await asyncio.sleep(min(SWEEP_S, self._room_idle_ms / 1000))
+            now = self._clock()
+            for room in self.rooms:
+                if not room.size and now - self._empty_since[room.name] >= self._room_idle_ms:
+                    await self._unload(room)
+                elif now - self._checked_at[room.name] >= POSITION_CHECK_MS:
+                    self._checked_at[room.name] = now
+                    await self._check(room)
+
+    async def _check(self, room: Room) -> None:
+        before = room.position
+        try:
+            there = await self._broker.position(room.name)
+        except BrokerUnavailable:
+            return
+        behind = there is not None and (
+            there.epoch != before.epoch
+            or there.control > before.control
+            or there.chat > before.chat
+        )
+        # Something on its way right now looks like a gap too; it has arrived by the next look.
+        if there is None or (behind and not await self._soon(room, there)):
+            log.warning("a room has missed something that nobody told it of; healing")
+            room.heal()
+
+    async def _soon(self, room: Room, there: Position) -> bool:
+        try:
+            async with asyncio.timeout(1.0):
+                await room.reached(there)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _unload_longest_empty(self) -> None:
+        empty = [room for room in self._rooms.values() if not room.size]
+        if not empty:
+            raise Rejected(BUSY, "This node has no place for another show.", retry_after_ms=5000)
+        await self._unload(min(empty, key=lambda room: self._empty_since[room.name]))
+
+    async def _unload(self, room: Room) -> None:
+        del self._rooms[room.name]
+        self._empty_since.pop(room.name, None)
+        self._checked_at.pop(room.name, None)
+        publisher = self._publishers.get(room.name)
+        if publisher is not None and publisher.idle:
+            del self._publishers[room.name]
+        await room.close()
+        await self._broker.unsubscribe(room.name)

@@ -1,0 +1,354 @@
+"""uvicorn's sans-I/O WebSocket protocol, taught to take shared frames and to stay lean.
+
+Responsible for the bytes of one connection and for the `Socket` port over them. It must not know
+commands, rooms or Starlette; uvicorn is told `ws=LiveWebSocketProtocol` and an application finds
+the socket in `scope["extensions"]["vitrine.socket"]`.
+
+Why a subclass of internal API (uvicorn is pinned, and `test_socket_uvicorn_contract` holds every
+attribute used here): the public ASGI `send` costs a coroutine, a frame header and a join per viewer
+and message, 16.9 µs against 9.4 µs for a shared ready frame. What the subclass relies on is that
+each of uvicorn's own writes happens in one synchronous stretch, so between callbacks nothing waits
+in `conn` and the stream always ends on a frame boundary.
+
+* The transport's high-water mark is 0: `pause_writing` comes with the first byte that the kernel
+  refused and `resume_writing` when the last one went. While not paused, the transport's buffer is
+  empty, so writing to the socket below it cannot overtake anything.
+* The socket object is used, never its number: after a close its `send` fails with EBADF, where a
+  bare descriptor could by then belong to a stranger.
+* permessage-deflate is never negotiated: it costs 64 KiB per viewer and forbids shared frames.
+* uvicorn's keepalive (two timers per connection, phase-locked to the accept storm) stays off; the
+  hub's wheel pings with one shared frame.
+* `transport.close()` waits for ever on a peer that does not read, so each ending has a deadline
+  after which it is aborted.
+"""
+
+import asyncio
+import logging
+from asyncio.transports import BaseTransport
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from typing_extensions import override
+from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.frames import Frame
+from websockets.protocol import OPEN
+
+from realtime.socket import (
+    CLOSE_TIMEOUT_S,
+    DIRECT_BUFFER_BYTES_MAX,
+    EXTENSION,
+    FRAME_BYTES_MAX,
+    SocketListener,
+)
+from realtime.wire import ready_frame
+
+log = logging.getLogger(__name__)
+
+_DIRECT_TRANSPORTS: Final = ("_SelectorSocketTransport",)
+"""Transports whose unsent bytes we know exactly. Others (TLS, uvloop) get `transport.write`."""
+
+
+class UvicornSocket:
+    """The `Socket` port over one LiveWebSocketProtocol."""
+
+    __slots__ = ("_listener", "_open", "_paused", "_protocol", "_send", "direct", "peer", "quiet")
+
+    def __init__(self, protocol: "LiveWebSocketProtocol") -> None:
+        self._protocol = protocol
+        self._listener: SocketListener | None = None
+        self._send: Callable[[bytes], int] | None = None
+        self._open = False
+        self._paused = False
+        self.direct: Callable[[bytes], int] | None = None
+        self.peer = ""
+        self.quiet = 0
+
+    @property
+    def listener(self) -> SocketListener | None:
+        """Who hears of frames, drains and the end."""
+        return self._listener
+
+    @listener.setter
+    def listener(self, listener: SocketListener | None) -> None:
+        self._listener = listener
+        if listener is not None:
+            self._protocol.hand_over()
+
+    @property
+    def congested(self) -> bool:
+        """Bytes wait in this process."""
+        return self._paused
+
+    def write(self, frame: bytes) -> bool:
+        """Take a ready frame whole; see `Socket.write`."""
+        send = self.direct
+        if send is None:
+            if self._paused or not self._open:
+                return False
+            self._protocol.transport.write(frame)
+            return True
+        try:
+            sent = send(frame)
+        except OSError:
+            sent = -1
+        return sent == len(frame) or self.unsent(frame, sent)
+
+    def unsent(self, frame: bytes, sent: int) -> bool:
+        """Keep the rest of a frame; see `Socket.unsent`."""
+        # The transport tries again itself. If the kernel is full, it keeps the rest and its
+        # pause_writing marks us congested; if the socket is broken, it ends the connection.
+        self._protocol.transport.write(memoryview(frame)[max(sent, 0) :])
+        return not self._protocol.transport.is_closing()
+
+    def send(self, payload: bytes) -> bool:
+        """Frame and take `payload`; see `Socket.send`."""
+        if not self._open:
+            return False
+        frame = ready_frame(payload)
+        if not self._paused:
+            return self.write(frame)
+        if self.buffered() + len(frame) > DIRECT_BUFFER_BYTES_MAX:
+            self.abort()
+            return False
+        self._protocol.transport.write(frame)
+        return True
+
+    def buffered(self) -> int:
+        """Bytes that wait in this process."""
+        transport = self._protocol.transport
+        return transport.get_write_buffer_size() if self._paused else 0
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Start the closing handshake."""
+        if self._open:
+            self._protocol.begin_close(code, reason)
+
+    def abort(self) -> None:
+        """End now."""
+        self.shut()
+        self._protocol.transport.abort()
+
+    # What the protocol tells its socket.
+
+    def opened(self) -> None:
+        """The 101 is written."""
+        self._open = True
+        if not self._paused:
+            self.direct = self._send
+
+    def shut(self) -> None:
+        """Nothing more is to be written."""
+        self._open = False
+        self.direct = None
+
+    def paused(self) -> None:
+        """A byte could not be sent."""
+        self._paused = True
+        self.direct = None
+
+    def resumed(self) -> None:
+        """All bytes were sent."""
+        self._paused = False
+        if self._open:
+            self.direct = self._send
+            if self._listener is not None:
+                self._listener.on_drain()
+
+    def attach(self, transport: asyncio.Transport, peer: str) -> None:
+        """The transport is known; find the way below it."""
+        self.peer = peer
+        if type(transport).__name__ in _DIRECT_TRANSPORTS:
+            wrapped = transport.get_extra_info("socket")
+            self._send = wrapped._sock.send
+
+    def lost(self) -> None:
+        """The connection is gone; tell the listener once and let go of everything."""
+        self.shut()
+        self._send = None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.on_closed()
+
+
+class _Nowhere:
+    """Stands in for the queue and the event of an application that has left.
+
+    Their empty deques alone are 3 KiB per connection, and nobody reads or waits any more.
+    """
+
+    def put_nowait(self, item: object) -> None:
+        """Nobody will receive it."""
+
+    def qsize(self) -> int:
+        """Nothing is in it."""
+        return 0
+
+    def set(self) -> None:
+        """Nobody waits."""
+
+    def clear(self) -> None:
+        """Nobody will wait."""
+
+
+_NOWHERE: Final[Any] = _Nowhere()
+
+
+class LiveWebSocketProtocol(WebSocketsSansIOProtocol):
+    """Give it to uvicorn as `ws=`; pings, compression and read pauses of the base are off."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn.available_extensions = None
+        self.conn.max_message_size = FRAME_BYTES_MAX
+        self.socket = UvicornSocket(self)
+        self.end_timer: asyncio.TimerHandle | None = None
+
+    # The transport's callbacks.
+
+    @override
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=0)
+        self.socket.attach(self.transport, self.client[0] if self.client else "")
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.end_timer is not None:
+            self.end_timer.cancel()
+            self.end_timer = None
+        self.socket.lost()
+
+    @override
+    def eof_received(self) -> None:
+        super().eof_received()
+        self.end()
+
+    @override
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.socket.paused()
+
+    @override
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.socket.resumed()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.socket.quiet = 0
+        super().data_received(data)
+
+    @override
+    def shutdown(self) -> None:
+        """uvicorn stops: 1012 to the peer, and a bound on how long that may take."""
+        self.end()
+        super().shutdown()
+
+    # Steps of the base that we change.
+
+    @override
+    def start_keepalive(self) -> None:
+        """Called once, right after the 101 was written: the socket is open, the wheel pings."""
+        self.request = self.response = None  # type: ignore[assignment]  # headers: ~2 KiB a viewer
+        self.socket.opened()
+
+    @override
+    def send_receive_event_to_app(self) -> None:
+        """A whole message: straight to the listener once there is one, never pausing reads."""
+        listener = self.socket.listener
+        if listener is None or self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.curr_msg_data_type == "bytes":
+            listener.on_frame(data)
+        else:
+            listener.on_text()
+
+    @override
+    def handle_close(self, event: Frame) -> None:
+        """The peer closes, or answers our close."""
+        self.end()
+        super().handle_close(event)
+
+    @override
+    def handle_parser_exception(self) -> None:
+        """Bytes that are no WebSocket frames, or a message over FRAME_BYTES_MAX (1009)."""
+        self.end()
+        super().handle_parser_exception()
+
+    @override
+    async def run_asgi(self) -> None:
+        """As in the base, but a socket with a listener outlives the application's coroutine.
+
+        A suspended ASGI call chain costs a few KiB per viewer, so an application may attach a
+        listener, return, and leave the connection to it.
+        """
+        extensions = cast("dict[str, object]", self.scope["extensions"])
+        extensions[EXTENSION] = self.socket
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            log.exception("the application failed on a WebSocket")
+            self.send_500_response()
+        else:
+            if not self.handshake_complete:
+                log.error("the application returned without accepting or refusing a WebSocket")
+                self.send_500_response()
+            elif self.socket.listener is not None:
+                self.slim()
+                return
+        if self.close_timer is None:
+            self.end()
+            self.transport.close()
+
+    def slim(self) -> None:
+        """The application has left the connection to its listener: keep what that needs."""
+        self.queue = self.writable = _NOWHERE
+        self.scope = self.app_state = {}  # type: ignore[assignment]
+
+    # What the socket asks for.
+
+    def hand_over(self) -> None:
+        """Give messages that came before there was a listener to it, and read on."""
+        waiting = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
+        listener = self.socket.listener
+        for event in waiting:
+            if event["type"] != "websocket.receive" or listener is None:
+                self.queue.put_nowait(event)
+            elif event.get("bytes") is not None:
+                listener.on_frame(cast("bytes", event["bytes"]))
+            else:
+                listener.on_text()
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def begin_close(self, code: int, reason: str) -> None:
+        """Send a close frame behind what waits; the peer has CLOSE_TIMEOUT_S to answer."""
+        self.socket.shut()
+        if self.close_sent or self.transport.is_closing() or self.conn.state is not OPEN:
+            return
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+
+    def end(self) -> None:
+        """No more writes from us, and an abort if the ending takes too long."""
+        self.socket.shut()
+        if self.end_timer is None:
+            self.end_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)

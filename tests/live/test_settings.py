@@ -1,0 +1,75 @@
+"""Settings: what is refused by name, what flags overrule, what never shows in a log."""
+
+from pathlib import Path
+
+import pytest
+
+from live.settings import VARIABLES, BadSettings, Settings
+
+
+def test_an_empty_environment_gives_the_embedded_default() -> None:
+    settings = Settings.from_environ({})
+    assert (settings.host, settings.port, settings.data) == ("127.0.0.1", 8000, Path("data"))
+    assert settings.valkey_url == settings.database_url == ""
+
+
+def test_an_unknown_name_is_refused_with_the_one_that_was_meant() -> None:
+    with pytest.raises(BadSettings, match=r"LIVE_DATABSE_URL .* did you mean LIVE_DATABASE_URL"):
+        Settings.from_environ({"LIVE_DATABSE_URL": "x"})
+
+
+def test_other_programs_variables_are_not_ours() -> None:
+    assert Settings.from_environ({"PATH": "/bin", "ALIVE_X": "1"}).port == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LIVE_PORT", "eighty"),
+        ("LIVE_PORT", "70000"),
+        ("LIVE_SECRET", "short"),
+        ("LIVE_PUBLIC_URL", "live.example.com"),
+        ("LIVE_ORIGINS", "https://good.example, bad.example"),
+        ("LIVE_VALKEY_URL", "http://cache"),
+        ("LIVE_DATABASE_URL", "mysql://shop"),
+        ("LIVE_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(BadSettings, match=name):
+        Settings.from_environ({name: value})
+
+
+def test_a_flag_overrules_the_environment() -> None:
+    settings = Settings.from_environ({"LIVE_PORT": "9000"}, flags={"LIVE_PORT": "9001"})
+    assert settings.port == 9001
+
+
+def test_lists_are_separated_by_commas() -> None:
+    settings = Settings.from_environ({"LIVE_ORIGINS": "https://a.example/, https://b.example"})
+    assert settings.origins == ("https://a.example", "https://b.example")
+
+
+def test_secrets_are_not_in_the_repr() -> None:
+    settings = Settings.from_environ(
+        {
+            "LIVE_SECRET": "canary-" + "x" * 32,
+            "LIVE_STRIPE_KEY": "sk_canary",
+            "LIVE_STRIPE_WEBHOOK_SECRET": "whsec_canary",
+            "LIVE_DATABASE_URL": "postgresql://shop:canary@db/shop",
+            "LIVE_VALKEY_URL": "redis://:canary@cache",
+        }
+    )
+    assert "canary" not in repr(settings)
+
+
+def test_the_address_is_what_a_browser_can_open() -> None:
+    assert Settings(host="0.0.0.0", port=80).address == "http://127.0.0.1:80"
+    assert Settings(host="::1", port=8000).address == "http://[::1]:8000"
+    assert Settings(public_url="https://live.example").address == "https://live.example"
+
+
+def test_readme_explains_every_variable() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    for variable in VARIABLES:
+        assert f"| `{variable.name}` |" in readme, variable.name

@@ -1,0 +1,94 @@
+import asyncio
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from realtime import fanout
+from realtime.counters import Counters
+from realtime.fanout import FanOut
+from realtime.lanes import Mark
+from tests.realtime.kit import until
+
+MARK = Mark(0, 0, 0, 0)
+NEXT = Mark(0, 1, 0, 1)
+
+
+class Slow:
+    """A socket that takes its time, to make slices short in members."""
+
+    served: ClassVar[list["Slow"]] = []
+
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+        self.direct = None
+        self.open = True
+
+    def write(self, frame: bytes) -> bool:
+        if self.open:
+            self.got.append(frame)
+            Slow.served.append(self)
+        return self.open
+
+
+def crowd(count: int) -> list[Any]:
+    Slow.served = []
+    return [Slow() for _ in range(count)]
+
+
+async def test_a_large_fan_out_lets_the_loop_breathe(monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_S", 0.0)
+    sockets = crowd(1000)
+    out = FanOut(lambda socket, mark: None, lambda: None, Counters())
+    out.start(b"one", MARK, sockets)
+    assert out.busy
+    assert len(Slow.served) == fanout.CHUNK
+    turns = 0
+    while out.busy:
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= 10
+    assert all(socket.got == [b"one"] for socket in sockets)
+
+
+async def test_an_urgent_frame_joins_the_unserved_and_follows_for_the_rest(monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_S", 0.0)
+    sockets = crowd(1000)
+    late = Slow()
+    missed: list[tuple[Any, Mark]] = []
+    out = FanOut(lambda socket, mark: missed.append((socket, mark)), lambda: None, Counters())
+    out.start(b"one", MARK, sockets)
+    served = set(Slow.served)
+    early, unserved = sockets[5] in served, next(s for s in sockets if s not in served)
+    deaf = next(iter(served))
+    unserved.open = deaf.open = False
+    out.join(b"two", NEXT, [*sockets, late])
+    await until(lambda: not out.busy)
+    assert missed == [(unserved, MARK), (deaf, NEXT)]
+    for socket in sockets:
+        if socket in (unserved, deaf):
+            continue
+        assert socket.got == ([b"one", b"two"] if socket in served else [b"onetwo"]), early
+    assert late.got == [b"two"]
+
+
+async def test_nobody_is_always_last():
+    sockets = crowd(50)
+    out = FanOut(lambda socket, mark: None, lambda: None, Counters())
+    firsts, lasts = [], []
+    for _ in range(50):
+        Slow.served = []
+        out.start(b"x", MARK, sockets)
+        firsts.append(sockets.index(Slow.served[0]))
+        lasts.append(sockets.index(Slow.served[-1]))
+        assert len(Slow.served) == len(set(Slow.served)) == 50
+    assert len(set(firsts)) > 40
+    assert len(set(lasts)) > 40
+    assert all(a != b for a, b in pairwise(firsts))
+
+
+async def test_the_end_of_a_fan_out_is_told_once_also_without_members():
+    told = []
+    out = FanOut(lambda socket, mark: None, lambda: told.append(1), Counters())
+    out.start(b"x", MARK, crowd(3))
+    assert told == [1]
+    out.start(b"x", MARK, [])
+    assert not out.busy

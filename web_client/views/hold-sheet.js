@@ -1,0 +1,178 @@
+/**
+ * A reservation, from "it is yours until…" to "paid". Every state says what happens next and has a
+ * way on: there is no dead end between Buy and a paid order.
+ */
+
+import { html, useEffect, useRef, useState } from "../vendor/preact-htm/standalone.module.js";
+import * as api from "../api.js";
+import { formatMoney, times } from "../money.js";
+import { newRid } from "../protocol.js";
+import { Refusal } from "../refusal.js";
+import * as storage from "../storage.js";
+import { AddressForm } from "./address-form.js";
+import { holdWords } from "./buy-sheet.js";
+import { Dialog } from "./dialog.js";
+import { Icon } from "./icon.js";
+import { Ring } from "./ring.js";
+import { useSpeech } from "./speech.js";
+
+/** Pace of asking for a payment whose push may have been missed, milliseconds. */
+const LOOK_MS = 3_000;
+/** After so long the page says that it takes longer than usual, milliseconds. */
+const LONG_MS = 20_000;
+
+/**
+ * @param {{hold: any, order: any, returned: "" | "done" | "back", declined: boolean, holdS: number | null,
+ *   viewer: import("../viewer.js").Viewer, onClose: () => void}} props `returned`: back from the provider's page
+ */
+export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onClose }) {
+  const { t, language, say } = useSpeech();
+  const [busy, setBusy] = useState(/** @type {"" | "paying" | "cancelling"} */ (""));
+  const [refusal, setRefusal] = useState(/** @type {Refusal | null} */ (null));
+  const now = () => viewer.now();
+  const first = useRef(now());
+  const total = holdS ? holdS * 1000 : Math.max(1000, hold.until_ms - first.current);
+  const paid = hold.state === "sold" || (order && order.state !== "placed");
+  useEffect(() => {
+    if (paid || !["paying", "closing"].includes(hold.state)) return undefined;
+    const timer = setInterval(() => void viewer.purchases.look(hold.rid), LOOK_MS);
+    return () => clearInterval(timer);
+  }, [hold.rid, hold.state, paid]);
+
+  const pay = async (/** @type {any} */ delivery) => {
+    setBusy("paying");
+    setRefusal(null);
+    const key = storage.paymentKey(hold.rid, JSON.stringify(delivery), () => newRid(Date.now()));
+    try {
+      const page = await api.pay(viewer.token ?? "", hold.rid, delivery, key);
+      const address = new URL(page.url, location.href);
+      if (!["http:", "https:"].includes(address.protocol)) throw new Refusal("unknown");
+      location.assign(address.href);
+    } catch (error) {
+      setBusy("");
+      setRefusal(error instanceof Refusal ? error : new Refusal("unknown"));
+      void viewer.purchases.look(hold.rid);
+    }
+  };
+  const cancel = async () => {
+    setBusy("cancelling");
+    setRefusal(null);
+    try {
+      await viewer.purchases.cancel(hold.rid);
+    } catch (error) {
+      setRefusal(/** @type {Refusal} */ (error));
+      void viewer.purchases.look(hold.rid);
+    }
+    setBusy("");
+  };
+  const state = paid ? "sold" : hold.state;
+  const [unpaid, setUnpaid] = useState(false);
+  const confirming = state === "paying" && returned === "done" && !declined && !unpaid;
+  return html`
+    <${Dialog} title=${t(`hold.title.${confirming ? "confirming" : state}`)} onClose=${onClose} closeLabel=${t("close")} testid="hold-sheet">
+      <div class="hold" data-testid="hold" data-state=${state} data-rid=${hold.rid}>
+        ${["held", "paying"].includes(state) &&
+        !confirming &&
+        html`<div class="hold-head">
+          <${Ring} untilMs=${hold.until_ms} totalMs=${total} now=${now} label=${t("hold.time_left")} />
+          <p>${t(state === "held" ? "hold.yours" : declined ? "hold.declined" : returned === "back" ? "hold.back" : "hold.payment_open")}</p>
+        </div>`}
+        ${confirming && html`<${Confirming} />`}
+        ${state === "closing" &&
+        html`<div class="hold-head">
+          <span class="spinner spinner-big" aria-hidden="true"></span>
+          <p>${t("hold.closing")}</p>
+        </div>`}
+        ${["sold", "expired", "cancelled"].includes(state) &&
+        html`<div class=${`hold-end hold-end-${state}`}>
+          <span class="mark"><${Icon} name=${state === "sold" ? "check" : "clock"} /></span>
+          <p>${t(`hold.${state}`)}</p>
+          ${order && html`<p class="order-number">${t("order.number", { id: shortId(order.id) })}</p>`}
+        </div>`}
+        <${Lines} lines=${hold.lines} total=${order?.total ?? hold.total} shipping=${order?.shipping} />
+        ${Array.isArray(hold.receipt) &&
+        html`<p class="hint" data-testid="receipt">${t("hold.receipt", { n: Number(hold.receipt[1]) })}</p>`}
+        <p class="hidden-text" aria-live="assertive">${announced(t, state, holdS)}</p>
+        ${refusal && html`<p class="trouble" role="alert" data-testid="hold-trouble">${say(refusal)}</p>`}
+        ${confirming &&
+        html`<button type="button" class="quiet" data-testid="not-paid" onClick=${() => setUnpaid(true)}>
+          ${t("hold.not_paid")}
+        </button>`}
+        ${["held", "paying"].includes(state) &&
+        !confirming &&
+        html`
+          <${AddressForm}
+            onSubmit=${pay}
+            busy=${busy !== ""}
+            wrongField=${refusal?.code === "bad_params" ? String(refusal.details.field ?? "") : ""}
+            label=${busy === "paying"
+              ? t("hold.opening_payment")
+              : t(state === "held" ? "hold.pay" : "hold.pay_again", {
+                  price: formatMoney(hold.total, language),
+                })}
+          />
+          <button type="button" class="quiet" disabled=${busy !== ""} data-testid="hold-cancel" onClick=${cancel}>
+            ${t(busy === "cancelling" ? "hold.cancelling" : "hold.cancel")}
+          </button>
+        `}
+        ${["sold", "expired", "cancelled", "closing"].includes(state) &&
+        html`<button type="button" class="primary" data-testid="hold-done" onClick=${onClose}>
+          ${t("hold.back_to_show")}
+        </button>`}
+      </div>
+    <//>
+  `;
+}
+
+/**
+ * @param {import("../i18n.js").Translate} t
+ * @param {string} state
+ * @param {number | null} holdS
+ */
+function announced(t, state, holdS) {
+  if (state === "held") return holdS ? t("hold.announce", { time: holdWords(t, holdS) }) : t("hold.yours");
+  return ["sold", "expired", "cancelled"].includes(state) ? t(`hold.${state}`) : "";
+}
+
+function Confirming() {
+  const { t } = useSpeech();
+  const [long, setLong] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setLong(true), LONG_MS);
+    return () => clearTimeout(timer);
+  }, []);
+  return html`<div class="hold-head" data-testid="confirming">
+    <span class="spinner spinner-big" aria-hidden="true"></span>
+    <p>${t(long ? "hold.confirming_long" : "hold.confirming")}</p>
+  </div>`;
+}
+
+/** @param {{lines: any[], total: any, shipping?: any}} props */
+export function Lines({ lines, total, shipping }) {
+  const { t, language } = useSpeech();
+  return html`
+    <ul class="lines" data-testid="lines">
+      ${lines.map(
+        (line) => html`<li key=${line.sku}>
+          <span><b>${line.quantity} ×</b> ${line.title}</span>
+          <span>${formatMoney(times(line.price, line.quantity), language)}</span>
+        </li>`,
+      )}
+      ${shipping &&
+      html`<li class="line-small">
+        <span>${t("order.shipping")}</span>
+        <span>${formatMoney(shipping, language)}</span>
+      </li>`}
+      <li class="line-total">
+        <span>${t("order.total")}${!shipping && html` <small>${t("order.plus_shipping")}</small>`}</span>
+        <span data-testid="lines-total">${formatMoney(total, language)}</span>
+      </li>
+    </ul>
+  `;
+}
+
+/**
+ * The end of an id is what people can read to each other.
+ * @param {string} id
+ */
+export const shortId = (id) => id.slice(-8).toUpperCase();

@@ -1,0 +1,25 @@
+/** Why a purchase did not happen, as a sentence, with what can be done about it. */
+
+import { html } from "../vendor/preact-htm/standalone.module.js";
+import { useSpeech } from "./speech.js";
+
+/**
+ * @param {{press: any, notice: any, onAgain: () => void, onDismiss: () => void}} props
+ */
+export function Trouble({ press, notice, onAgain, onDismiss }) {
+  const { t, say } = useSpeech();
+  const refused = press?.state === "refused" || press?.state === "undecided" ? press : null;
+  if (!refused && !notice) return null;
+  return html`
+    <div class="trouble" role="alert" data-testid="trouble" data-code=${refused?.refusal?.code ?? ""}>
+      <span>${refused ? say(refused.refusal) : t(notice.key, notice.values)}</span>
+      ${refused?.state === "undecided" &&
+      html`<button type="button" class="link-button" data-testid="buy-again" onClick=${onAgain}>
+        ${t("buy.again")}
+      </button>`}
+      <button type="button" class="link-button" data-testid="trouble-dismiss" onClick=${onDismiss}>
+        ${t("dismiss")}
+      </button>
+    </div>
+  `;
+}
