@@ -14,7 +14,7 @@ from typing import Any, Final
 import argon2
 from sqlalchemy import insert, select, update
 
-from commerce.database_sql import Database
+from commerce.database_sql import Database, insert_new
 from live.accounts import LINK_TTL_S, Account
 from live.identity import Role
 from live.schema_sql import account, sign_in_link
@@ -40,18 +40,18 @@ class SqlAccounts:
         found = await self.by_login(login)
         if found is not None:
             return found
-        made = Account(f"a_{self._new_id()}", login, name, role)
+        row = {
+            "id": f"a_{self._new_id()}",
+            "login": login,
+            "name": name,
+            "role": role.value,
+            "created_at": self._clock(),
+        }
         async with self._database.begin() as connection:
-            await connection.execute(
-                insert(account).values(
-                    id=made.id,
-                    login=login,
-                    name=name,
-                    role=role.value,
-                    created_at=self._clock(),
-                )
-            )
-        return made
+            # Two nodes that start at once both make the first host.
+            await insert_new(connection, account, row, key=("login",))
+            made = (await connection.execute(select(account).where(account.c.login == login))).one()
+        return _account(made)
 
     async def by_login(self, login: str) -> Account | None:
         """The account with this login, if it is not disabled."""

@@ -146,10 +146,18 @@ class Commands:
             "by": {"id": who.id, "name": who.name, "role": who.role.value},
             "text": text,
         }
+        before = connection.room.position.chat
         published = await self._hub.publish(
             connection.room.name, [Chat(value, f"{who.id}:{comment.rid}")]
         )
-        return {"offset": published.numbers[0], "comment": value}
+        offset = published.numbers[0]
+        if offset <= before:  # said already: the answer is what was said then
+            said = connection.room.comment(offset)
+            if isinstance(said, dict):
+                if said["text"] != text:
+                    raise refuse("rid_conflict")
+                value = said
+        return {"offset": offset, "comment": value}
 
     def _require_open(self, connection: Connection) -> None:
         """A show that has ended takes no comments; before it starts people may talk."""

@@ -32,10 +32,11 @@ async def open_demo(app: App) -> None:
     show = await _show(app)
     if show.state is ShowState.ENDED:
         return  # somebody played it to its end; `make run` with a new data folder starts over
-    fence, _ = await app.shows.take_console(show.id, None)
     products = (await app.trade.catalog.list(PINNED)).products
     pinned = products[0].id if products else None
-    await app.shows.act(show.id, fence, 1, lambda found: _opening(found, pinned))
+    if _opening(show, pinned):
+        fence, _ = await app.shows.take_console(show.id, None)
+        await app.shows.act(show.id, fence, 1, lambda found: _opening(found, pinned))
     if products and not await app.trade.checkout.drops(show.id):
         await app.trade.checkout.open_drop(
             Drop(
@@ -52,7 +53,7 @@ async def open_demo(app: App) -> None:
                 ),
             )
         )
-    await app.stage.refresh(show.id)
+    app.stage.refresh_soon(show.id)
 
 
 def _opening(found: Show, pinned: str | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from realtime.broker import (
 )
 from realtime.counters import Counters
 from realtime.log import Log
-from realtime.wire import Position, pack_skipped, pack_snapshot
+from realtime.wire import Position, pack_skipped, pack_snapshot, unpack
 
 SNAPSHOT_COMMENTS_MAX: Final = 50
 FRAME_COMMENTS_MAX: Final = 256
@@ -112,6 +112,11 @@ class Lanes:
         """Newest version and value of one key."""
         known = self._states.get(key)
         return (known.entry.version, known.entry.value) if known else None
+
+    def comment(self, offset: int) -> object | None:
+        """The value of a comment, if it is in the log."""
+        entry = self._chat.at(offset)
+        return None if entry is None else unpack(entry.wire)[2]
 
     def take(self, batch: Batch) -> bool:
         """Receive; False if it does not follow on (another epoch, a gap): load, and `heal`.

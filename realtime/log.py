@@ -69,6 +69,11 @@ class Log(Generic[T]):
         first = bisect_right(self._offsets, max(after, self.floor))
         return self._entries[first : bisect_right(self._offsets, upto)]
 
+    def at(self, offset: int) -> T | None:
+        """The entry with this offset, if it is here."""
+        found = self.between(offset - 1, offset)
+        return found[0] if found else None
+
     def last(self, count: int, upto: int) -> list[T]:
         """At most `count` entries with offset <= `upto`, the newest ones."""
         end = bisect_right(self._offsets, upto)

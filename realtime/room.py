@@ -108,6 +108,10 @@ class Room:
         """Version and value of one key."""
         return self._lanes.state(key)
 
+    def comment(self, offset: int) -> object | None:
+        """The comment with this offset, if this node has it."""
+        return self._lanes.comment(offset)
+
     @property
     def position(self) -> Position:
         """How far this node has received."""

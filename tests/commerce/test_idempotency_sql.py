@@ -35,7 +35,7 @@ async def test_row_13_the_key_with_another_request_is_a_conflict(keys: SqlIdempo
         await keys.begin(SCOPE, "k", "other")
 
 
-async def test_row_12_of_many_at_once_one_proceeds_and_the_others_wait(keys: SqlIdempotency) -> None:
+async def test_row_12_of_many_at_once_one_proceeds_the_others_wait(keys: SqlIdempotency) -> None:
     answers = await asyncio.gather(
         *(keys.begin(SCOPE, "k", SHA) for _ in range(8)), return_exceptions=True
     )

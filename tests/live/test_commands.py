@@ -93,8 +93,12 @@ async def test_what_one_says_everybody_hears(node: Node, show: str) -> None:
 async def test_a_repeated_comment_is_one_comment(node: Node, show: str) -> None:
     async with node.viewer(show) as ada:
         first = await ada.command("comment", text="once", rid=rid())
+        await ada.wait_for(lambda: first["offset"] in dict(ada.room.comments), what="it")
         again = await ada.command("comment", text="once", rid=rid())
-        assert first["offset"] == again["offset"]
+        assert again == first
+        other = ada.command("comment", text="something else", rid=rid())
+        assert await code_of(other) == "rid_conflict"
+        assert len(ada.room.comments) == 1
 
 
 async def test_bad_comments_are_refused_with_their_reason(node: Node, show: str) -> None:

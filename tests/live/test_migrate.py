@@ -2,10 +2,12 @@
 
 import asyncio
 
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from commerce.database_sql import Database
-from live.migrate_sql import differences, migrate
+from live.migrate_sql import SCRIPTS, differences, migrate, revisions
 
 
 async def test_an_empty_database_gets_the_schema_of_the_code(database_url: str) -> None:
@@ -24,3 +26,10 @@ async def test_processes_that_start_at_once_migrate_once(database_url: str) -> N
         assert [row[0] for row in rows] == ["0001"]
     for database in databases:
         await database.close()
+
+
+def test_the_names_of_the_scripts_are_their_revisions() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    walked = ScriptDirectory.from_config(config).walk_revisions()
+    assert [script.revision for script in walked][::-1] == revisions()
