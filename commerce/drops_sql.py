@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from commerce import epochs_sql
 from commerce.database_sql import insert_new
 from commerce.errors import SkuInDrop, UnknownDrop, UnknownSku
-from commerce.outbox_sql import Outbox
+from commerce.outbox_sql import SqlOutbox
 from commerce.schema_sql import sale_drop, sale_drop_line, sku, sku_stock
 from commerce.stock import Drop, DropLine
 
@@ -136,7 +136,7 @@ async def close_drop(conn: AsyncConnection, drop: str, now: int) -> Drop:
     closed = found[0].drop
     if done.rowcount == 1:
         payload = {"drop": drop, "show": closed.show, "state": "closed"}
-        await Outbox.add(conn, "drop", drop, payload, now, tell=False)
+        await SqlOutbox.add(conn, "drop", drop, payload, now, tell=False)
     return closed
 
 

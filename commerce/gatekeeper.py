@@ -32,6 +32,8 @@ HEAL_TRIES: Final = 6
 OTHERS_MS: Final = 400
 """How long another node's rebuild is waited for before this node starts its own."""
 OTHERS_LOOK_MS: Final = 20
+FIRST_MS: Final = 60
+"""The same for a node that has just started and knows of no epoch."""
 AWAY_MS: Final = 250
 """After no answer, the gate is not asked again for this long."""
 
@@ -61,6 +63,7 @@ class Gatekeeper:
         self._away_until = 0
         self._suspect = False
         self._silent = False
+        self._made = 0
         self.epoch = 0
         """The epoch this node works under; 0: it does not know yet."""
         self.rebuilds = 0
@@ -133,42 +136,46 @@ class Gatekeeper:
                 return
             floor = 0
             for attempt in range(HEAL_TRIES):
-                if await self._agree(wait_for_others=wait_for_others and attempt == 0):
+                patience_ms = OTHERS_MS if wait_for_others or attempt else 0
+                current = await self._disagreed(patience_ms)
+                if current is None:
                     return
                 try:
-                    if await self._load(floor):
+                    if await self._load(current, floor):
                         return
                 except Stale as stale:
                     floor = stale.epoch + 1
             raise GateUnavailable
 
-    async def _agree(self, *, wait_for_others: bool) -> bool:
-        """Whether the gate has the record's epoch; then it is this node's too.
+    async def _disagreed(self, patience_ms: float) -> int | None:
+        """The record's epoch if the gate has another one; None if they agree (then it is ours too).
 
-        An epoch that moved on since this node last looked is probably another node's rebuild.
+        An epoch that neither this node knew nor made is probably another node's rebuild, so it is
+        waited for; how long is left to chance, or all nodes would go on rebuilding each other's.
         """
+        if self.epoch == self._made == 0:
+            patience_ms = min(patience_ms, FIRST_MS)
+        patience_ms *= 0.5 + self._chance()
         waited = 0.0
         while True:
-            found = (
-                await self.gate.epoch()
-            )  # first: an epoch is not moved on for a gate that is away
+            # The gate first: an epoch is not moved on for a gate that is away.
+            found = await self.gate.epoch()
             current = await self._record.epoch()
             if current.has_gate and found == current.number:
                 await self._enter(current.number)
-                return True
-            others = wait_for_others and self.epoch not in (0, current.number)
-            if not (others and current.has_gate) or waited >= OTHERS_MS:
-                return False
+                return None
+            theirs = current.has_gate and current.number not in (self.epoch, self._made)
+            if not theirs or waited >= patience_ms:
+                return current.number
             step = OTHERS_LOOK_MS * (0.5 + self._chance())
             await self._pause(step / 1000)
             waited += step
 
-    async def _load(self, floor: int) -> bool:
-        current = await self._record.epoch()
-        epoch = await self._record.next_epoch(current.number, floor)
+    async def _load(self, current: int, floor: int) -> bool:
+        epoch = await self._record.next_epoch(current, floor)
         if epoch is None:
-            await self._pause(OTHERS_LOOK_MS * (0.5 + self._chance()) / 1000)
-            return False
+            return False  # somebody else was faster
+        self._made = epoch
         self._crash_point("rebuild:after_epoch")
         now = self._clock()
         image = await self._record.image(epoch, now)

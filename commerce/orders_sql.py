@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.database_sql import Database
 from commerce.orders import MOVES, PAGE_MAX, Order, OrderLine, OrderPage, OrderState
-from commerce.outbox_sql import Outbox
+from commerce.outbox_sql import SqlOutbox
 from commerce.schema_sql import customer_detail, order_line, orders
 from commerce.stock import Hold
 
@@ -80,7 +80,7 @@ async def _tell(
     now: int,
 ) -> None:
     payload = {"order": id_, "rid": rid, "viewer": viewer, "show": show, "state": state.value}
-    await Outbox.add(conn, "order", rid, payload, now)
+    await SqlOutbox.add(conn, "order", rid, payload, now)
 
 
 class SqlOrders:

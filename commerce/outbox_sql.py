@@ -16,14 +16,14 @@ order of the commits.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import and_, delete, exists, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.bulk_sql import insert_rows
 from commerce.database_sql import Database
+from commerce.outbox import Fact
 from commerce.schema_sql import outbox, shop
 
 GATE_TOPICS: Final = frozenset({"hold", "stock", "drop"})
@@ -35,18 +35,7 @@ _CLAIM_LOCK: Final = 0x76697472
 """Number of the advisory lock on PostgreSQL under which claims take turns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """Something that is true and committed. `at` is milliseconds since 1970."""
-
-    id: int
-    topic: str
-    key: str
-    payload: Mapping[str, Any]
-    at: int
-
-
-class Outbox:
+class SqlOutbox:
     """Facts of one database."""
 
     def __init__(self, database: Database) -> None:
@@ -63,7 +52,7 @@ class Outbox:
         tell: bool = True,
     ) -> None:
         """Adds a fact in the caller's transaction. `tell=False`: for the gate alone."""
-        await Outbox.add_many(conn, topic, [(key, payload)], now, tell=tell)
+        await SqlOutbox.add_many(conn, topic, [(key, payload)], now, tell=tell)
 
     @staticmethod
     async def add_many(

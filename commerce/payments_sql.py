@@ -21,7 +21,7 @@ from commerce import orders_sql, reservations_sql
 from commerce.database_sql import Database, upsert
 from commerce.errors import BadCurrency, HoldEnded, PaymentOpen, UnknownHold
 from commerce.orders import OrderState
-from commerce.outbox_sql import Outbox
+from commerce.outbox_sql import SqlOutbox
 from commerce.payments import (
     MOVES,
     PAYABLE,
@@ -440,7 +440,7 @@ async def _tell(conn: AsyncConnection, rid: str, state: str, now: int) -> None:
     if hold is None:  # a payment row refers to its reservation
         raise LookupError(rid)
     payload = {"rid": rid, "viewer": hold.viewer, "show": hold.show, "state": state}
-    await Outbox.add(conn, "payment", rid, payload, now)
+    await SqlOutbox.add(conn, "payment", rid, payload, now)
 
 
 async def _keep_detail(conn: AsyncConnection, hold: Hold, delivery: Delivery, now: int) -> None:

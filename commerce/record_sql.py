@@ -19,7 +19,7 @@ from commerce.bulk_sql import insert_rows
 from commerce.database_sql import Database
 from commerce.errors import HoldEnded, Unavailable, UnknownHold
 from commerce.gate import Fenced, Image, Orphan
-from commerce.outbox_sql import Outbox
+from commerce.outbox_sql import SqlOutbox
 from commerce.record import Epoch, Outcome, Price, Winner
 from commerce.schema_sql import reservation, sale_drop, shop
 from commerce.schema_sql import sku as sku_table
@@ -178,7 +178,7 @@ class SqlRecord:
             after = {rid: HoldState(state) for rid, state in (await conn.execute(states))}
             holds = await reservations_sql.find_many(conn, after.keys() - before)
             facts = [(rid, reservations_sql.fact_of(hold)) for rid, hold in holds.items()]
-            await Outbox.add_many(conn, "hold", facts, now)
+            await SqlOutbox.add_many(conn, "hold", facts, now)
             self._crash_point("reap:before_commit")
         return after
 

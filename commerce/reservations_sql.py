@@ -25,7 +25,7 @@ from sqlalchemy import Row, and_, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.bulk_sql import add_to_rows, in_texts, insert_rows, texts
-from commerce.outbox_sql import Outbox
+from commerce.outbox_sql import SqlOutbox
 from commerce.schema_sql import (
     reservation,
     sale_drop_line,
@@ -141,7 +141,7 @@ async def move_many(
     holds = await find_many(conn, moved)
     if to.over:
         await _settle(conn, [holds[rid] for rid in moved], to, now)
-    await Outbox.add_many(conn, "hold", [(rid, fact_of(holds[rid])) for rid in moved], now)
+    await SqlOutbox.add_many(conn, "hold", [(rid, fact_of(holds[rid])) for rid in moved], now)
     return holds
 
 

@@ -52,7 +52,7 @@ RECORD_WAIT_MS: Final = 5.0
 LOOKUP_BATCH: Final = 256
 WITHOUT_GATE_MAX: Final = 32
 """Presses that the record judges alone in one go; with a commit of 5 ms about 3,000 a second."""
-TRIES: Final = 4
+TRIES: Final = 6
 """Rounds of one press through gate and record while epochs move on under it."""
 RETRY_MS: Final = 300
 """What a press is told to wait when an engine did not answer."""

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.database_sql import insert_new
 from commerce.errors import BadQuantity, KeyConflict, StockHeld, UnknownSku
-from commerce.outbox_sql import Outbox
+from commerce.outbox_sql import SqlOutbox
 from commerce.schema_sql import sku as sku_table
 from commerce.schema_sql import sku_stock, stock_ledger
 from commerce.stock import StockRow
@@ -84,7 +84,7 @@ async def adjust(
         "held": after.held,
         "committed": after.committed,
     }
-    await Outbox.add(conn, "stock", sku, payload, now, tell=False)
+    await SqlOutbox.add(conn, "stock", sku, payload, now, tell=False)
     return after
 
 

@@ -17,7 +17,7 @@ from commerce.board import Board
 from commerce.errors import Temporary
 from commerce.gate import Change, End, Fenced, GateUnavailable
 from commerce.gatekeeper import Gatekeeper
-from commerce.outbox_sql import Fact
+from commerce.outbox import Fact
 from commerce.record import Record
 from commerce.reserving import end_of
 from commerce.stock import Hold, HoldState

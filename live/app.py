@@ -32,7 +32,7 @@ from commerce.errors import CommerceError
 from commerce.idempotency_sql import SqlIdempotency
 from commerce.inbox_sql import Inbox
 from commerce.orders_sql import SqlOrders
-from commerce.outbox_sql import Outbox
+from commerce.outbox_sql import SqlOutbox
 from commerce.pay import Pay
 from commerce.payments_sql import SqlPayments
 from commerce.record_sql import SqlRecord
@@ -94,7 +94,7 @@ class Trade:
     catalog: SqlCatalog
     orders: SqlOrders
     pay: Pay
-    outbox: Outbox
+    outbox: SqlOutbox
     idempotency: SqlIdempotency
 
 
@@ -176,7 +176,7 @@ async def _open_trade(
 
     gate = RedisGate.connect(ground.valkey_url)
     stack.push_async_callback(gate.close)
-    outbox = Outbox(database)
+    outbox = SqlOutbox(database)
     checkout = Checkout(gate, SqlRecord(database), outbox, clock=clock, on_levels=learn)
     provider = StripeProvider(
         ground.stripe_key, ground.webhook_secrets, api_base=ground.stripe_api or None

@@ -13,7 +13,7 @@ from typing import Final
 from commerce.checkout import Checkout
 from commerce.errors import CommerceError
 from commerce.orders import Orders
-from commerce.outbox_sql import Fact, Outbox
+from commerce.outbox import Fact, Outbox
 from live.views import hold_view, order_view
 from realtime.broker import Direct, Item
 from realtime.errors import BrokerUnavailable

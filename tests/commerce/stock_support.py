@@ -20,7 +20,7 @@ from sqlalchemy import func, insert, select
 
 from commerce.checkout import Checkout
 from commerce.database_sql import Database
-from commerce.outbox_sql import Outbox
+from commerce.outbox_sql import SqlOutbox
 from commerce.record_sql import SqlRecord
 from commerce.schema_sql import (
     outbox,
@@ -92,7 +92,7 @@ class Shop:
         self.database = database
         self.valkey_url = valkey_url
         self.clock = Clock()
-        self.outbox = Outbox(database)
+        self.outbox = SqlOutbox(database)
         self._refs = itertools.count()
 
     async def add_skus(self, units: Mapping[str, int], amount: int = 1_000) -> None:

@@ -186,6 +186,11 @@ async def test_a_hold_is_not_sold_twice_nor_paid_after_its_deadline(shop: Shop) 
         shop.clock.advance(60_000)
         async with shop.database.begin() as conn:
             assert not await reservations_sql.move(conn, "late", HoldState.PAYING, shop.clock())
+
+        async def swept() -> bool:
+            return await shop.rows() == {"A": (3, 0, 2)}
+
+        await until(swept)
         await shop.check_gate(node)
 
 

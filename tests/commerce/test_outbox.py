@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from commerce.database_sql import Database
-from commerce.outbox_sql import KEEP_MS, Outbox
+from commerce.outbox_sql import KEEP_MS, SqlOutbox
 from commerce.schema_sql import shop as shop_table
 
 NOW = 1_800_000_000_000
@@ -14,15 +14,15 @@ NOW = 1_800_000_000_000
 async def _add(database: Database, *facts: tuple[str, str, int]) -> None:
     async with database.begin() as conn:
         for topic, key, number in facts:
-            await Outbox.add(conn, topic, key, {"number": number, "text": "ä☃"}, NOW)
+            await SqlOutbox.add(conn, topic, key, {"number": number, "text": "ä☃"}, NOW)
 
 
 async def test_a_fact_of_a_rolled_back_transaction_is_never_told(database: Database) -> None:
-    box = Outbox(database)
+    box = SqlOutbox(database)
 
     async def add_and_fail() -> None:
         async with database.begin() as conn:
-            await Outbox.add(conn, "order", "k", {}, NOW)
+            await SqlOutbox.add(conn, "order", "k", {}, NOW)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -31,7 +31,7 @@ async def test_a_fact_of_a_rolled_back_transaction_is_never_told(database: Datab
 
 
 async def test_facts_come_in_order_and_until_they_are_done(database: Database) -> None:
-    box = Outbox(database)
+    box = SqlOutbox(database)
     await _add(database, ("order", "a", 1), ("hold", "b", 2), ("other", "a", 3), ("order", "a", 4))
     facts = await box.claim(["order", "hold"], 10, NOW, 1_000)
     assert [(fact.topic, fact.key, fact.payload["number"]) for fact in facts] == [
@@ -50,7 +50,7 @@ async def test_facts_come_in_order_and_until_they_are_done(database: Database) -
 async def test_a_later_fact_waits_while_an_earlier_one_of_its_key_is_being_told(
     database: Database,
 ) -> None:
-    box = Outbox(database)
+    box = SqlOutbox(database)
     await _add(database, ("order", "a", 1))
     first = await box.claim(["order"], 10, NOW, 1_000)
     await _add(database, ("order", "a", 2), ("order", "b", 3))
@@ -63,7 +63,7 @@ async def test_a_later_fact_waits_while_an_earlier_one_of_its_key_is_being_told(
 
 async def test_tellers_that_ask_at_once_never_hold_the_same_fact(database: Database) -> None:
     await _add(database, *(("order", f"k{n % 5}", n) for n in range(60)))
-    boxes = [Outbox(database) for _ in range(4)]
+    boxes = [SqlOutbox(database) for _ in range(4)]
     claims = await asyncio.gather(*(box.claim(["order"], 15, NOW, 60_000) for box in boxes))
     ids = [fact.id for facts in claims for fact in facts]
     assert len(ids) == len(set(ids))
@@ -77,14 +77,14 @@ async def test_tellers_that_ask_at_once_never_hold_the_same_fact(database: Datab
 async def test_the_gate_has_its_own_mark_and_only_for_the_present_epoch(
     database: Database,
 ) -> None:
-    box = Outbox(database)
+    box = SqlOutbox(database)
     async with database.begin() as conn:
         await conn.execute(
             shop_table.insert().values(
                 id=1, name="Shop", currency="USD", shipping_amount=0, gate_epoch=7
             )
         )
-        await Outbox.add(conn, "stock", "A", {"n": 1}, NOW, tell=False)
+        await SqlOutbox.add(conn, "stock", "A", {"n": 1}, NOW, tell=False)
     await _add(database, ("hold", "r", 2), ("order", "o", 3))
     facts = await box.for_gate(10)
     assert [fact.topic for fact in facts] == ["stock", "hold"]

@@ -42,8 +42,9 @@ async def test_a_slow_viewer_is_skipped_and_then_caught_up(realtime_valkey_url, 
         await here.hub.publish("s", [Control("pin", 2), State("stock:a", 4, 2)])
         for turn in range(3):
             await here.hub.publish("s", [Chat(n, f"{turn}-{n}") for n in range(20)])
+        await until(lambda: steady.view.chat == 60)  # a retraction at once would leave it at 59
         await here.hub.publish("s", [Control("retracted", {"comment": 60}, False, retracts=60)])
-        await until(lambda: steady.view.control == 3 and steady.view.chat == 60)
+        await until(lambda: steady.view.control == 3)
         assert slow.view.control == 0
         assert here.connections[1].socket.buffered() == waiting, "nothing piles up for it"
         assert await steady.command("echo", a=1) == {"a": 1}
