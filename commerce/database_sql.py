@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Self, cast
 
 from sqlalchemy import ColumnElement, Table, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.engine import URL, Connection, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -162,6 +162,15 @@ def _open_sqlite(url: URL, poolsize: int) -> AsyncEngine:
     def on_begin(connection: Connection) -> None:
         read = connection.get_execution_options().get(_READ, False)
         connection.exec_driver_sql("BEGIN" if read else "BEGIN IMMEDIATE")
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def on_error(context: ExceptionContext) -> None:
+        # A cancelled statement makes SQLAlchemy close the connection. With a cursor still open
+        # somewhere SQLite keeps such a connection, and its write lock, until the cursor is
+        # collected. Statements queue in the connection's own thread, so it is sound to keep it:
+        # the ROLLBACK that follows waits for whatever is running.
+        if isinstance(context.original_exception, asyncio.CancelledError):
+            context.is_disconnect = False
 
     return engine
 
