@@ -164,6 +164,14 @@ class Checkout:
         """What the viewer holds and has not paid, oldest first. Raises Unavailable."""
         return await self._record.open_holds(viewer)
 
+    async def open_holds_of(self, viewers: Sequence[str]) -> dict[str, list[Hold]]:
+        """The same for many viewers in one question; who holds nothing is left out."""
+        return await self._record.open_holds_of(viewers)
+
+    async def find_all(self, rids: Sequence[str]) -> dict[str, Hold]:
+        """Holds in whatever state and whosever, by rid. Raises Unavailable."""
+        return {rid: hold for rid, (_mark, hold) in (await self._record.find_many(rids)).items()}
+
     async def settle(self, rids: Sequence[str]) -> None:
         """These reservations were moved by somebody else: the gate hears it at once.
 

@@ -88,6 +88,12 @@ class Orders(Protocol):
         """A viewer's own, newest first."""
         ...
 
+    async def of_viewers(
+        self, viewers: Sequence[str], limit: int = 50
+    ) -> Mapping[str, Sequence[Order]]:
+        """The same for many at once, so many each; viewers without orders are left out."""
+        ...
+
     async def page(
         self,
         show: str | None = None,

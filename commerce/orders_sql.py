@@ -7,12 +7,13 @@ a payment is reported, a hold becomes one order.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from commerce.bulk_sql import in_texts, texts
 from commerce.database_sql import Database
 from commerce.orders import MOVES, PAGE_MAX, Order, OrderLine, OrderPage, OrderState
 from commerce.outbox_sql import SqlOutbox
@@ -108,6 +109,29 @@ class SqlOrders:
         """A viewer's own, newest first; at most `PAGE_MAX`."""
         return await self._many([orders.c.viewer == viewer], min(limit, PAGE_MAX))
 
+    async def of_viewers(
+        self, viewers: Sequence[str], limit: int = 50
+    ) -> Mapping[str, Sequence[Order]]:
+        """See `Orders`. Two statements however many viewers, one if none of them has an order."""
+        async with self._database.read() as conn:
+            newest = (
+                "SELECT o.id, row_number() OVER "
+                "(PARTITION BY o.viewer ORDER BY o.placed_at DESC, o.id DESC) AS place "
+                f"FROM orders o WHERE {in_texts(conn, 'o.viewer', 'viewers')}"
+            )
+            rows = await conn.execute(
+                text(
+                    f"SELECT o.* FROM orders o JOIN ({newest}) n ON n.id = o.id "
+                    "WHERE n.place <= :most ORDER BY o.viewer, n.place"
+                ),
+                {"viewers": texts(viewers), "most": min(limit, PAGE_MAX)},
+            )
+            found = await _with_lines(conn, rows.all())
+        by_viewer: defaultdict[str, list[Order]] = defaultdict(list)
+        for order in found:
+            by_viewer[order.viewer].append(order)
+        return dict(by_viewer)
+
     async def page(
         self,
         show: str | None = None,
@@ -144,19 +168,22 @@ class SqlOrders:
             .limit(limit)
         )
         async with self._database.read() as conn:
-            rows = (await conn.execute(heads)).all()
-            ids = [row.id for row in rows]
-            wanted = (
-                select(order_line)
-                .where(order_line.c.order.in_(ids))
-                .order_by(order_line.c.order, order_line.c.position)
-            )
-            lines: defaultdict[str, list[OrderLine]] = defaultdict(list)
-            for line in (await conn.execute(wanted)).all() if ids else []:
-                lines[line.order].append(
-                    OrderLine(line.sku, line.title, line.quantity, line.unit_amount)
-                )
-        return [_order(row, lines[row.id]) for row in rows]
+            return await _with_lines(conn, (await conn.execute(heads)).all())
+
+
+async def _with_lines(conn: AsyncConnection, rows: Sequence[Any]) -> list[Order]:
+    """Rows of `orders` as orders; one statement for the lines of all."""
+    if not rows:
+        return []
+    chosen = in_texts(conn, 'l."order"', "ids")
+    wanted = text(
+        'SELECT l."order", l.sku, l.title, l.quantity, l.unit_amount FROM order_line l '
+        f'WHERE {chosen} ORDER BY l."order", l.position'
+    )
+    lines: defaultdict[str, list[OrderLine]] = defaultdict(list)
+    for line in (await conn.execute(wanted, {"ids": texts(row.id for row in rows)})).all():
+        lines[line.order].append(OrderLine(line.sku, line.title, line.quantity, line.unit_amount))
+    return [_order(row, lines[row.id]) for row in rows]
 
 
 def _cursor(after: str | None) -> tuple[int, str] | None:

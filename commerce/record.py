@@ -84,6 +84,9 @@ class Record(Protocol):
     async def open_holds(self, viewer: str) -> list[Hold]:
         """What a viewer holds and has not paid."""
 
+    async def open_holds_of(self, viewers: Sequence[str]) -> dict[str, list[Hold]]:
+        """The same for many at once, in one snapshot; viewers who hold nothing are left out."""
+
     async def cancel(self, viewer: str, rid: str, now: int) -> Hold:
         """Ends a hold for its viewer. Raises UnknownHold, HoldEnded (it is sold)."""
 

@@ -127,6 +127,11 @@ class SqlRecord:
         async with self._database.read() as conn:
             return await reservations_sql.open_of_viewer(conn, viewer)
 
+    async def open_holds_of(self, viewers: Sequence[str]) -> dict[str, list[Hold]]:
+        """See `Record.open_holds_of`."""
+        async with self._database.read() as conn:
+            return await reservations_sql.open_of_viewers(conn, viewers)
+
     async def cancel(self, viewer: str, rid: str, now: int) -> Hold:
         """See `Record.cancel`. What is being paid becomes `closing`: the provider ends it."""
         for _attempt in range(CANCEL_TRIES):

@@ -3,7 +3,9 @@
 Responsible for the scripts of `commerce/lua`, their keys and bytes, and for loading an image. It
 must not know SQL nor decide what to do when an answer is missing.
 
-Keys of one shop share a hash tag, so any basket is one script on one slot:
+Keys of one shop share a hash tag, so any basket is one script on one slot. On a cluster the gate is
+on the master that owns it (`slot_redis`) and stands and falls with that master; a slot that moves
+or a replica that is promoted is another engine process, so the gate is loaded anew:
 
     cfg     n, engine, epoch          rsv     rid → a reservation
     stock   sku → units available     orphan  rid by the time an unmarked win is taken back
@@ -22,20 +24,24 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Self, TypeAlias, cast
+from typing import Any, Final, Self, cast
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from commerce.gate import (
@@ -53,6 +59,7 @@ from commerce.gate import (
     Stale,
     Verdict,
 )
+from commerce.slot_redis import Home, OneEngine, SlotOwner, is_cluster_url, node_urls
 from commerce.stock import OPEN_HOLDS_MAX, VERSION_BITS, Drop, Level, Levels
 
 logger = logging.getLogger(__name__)
@@ -77,11 +84,12 @@ _SCRIPTS: Final = (
 )
 _SEP: Final = "\x1f"
 _FOLDER: Final = Path(__file__).parent / "lua"
-_NOT_NOW: Final = (OutOfMemoryError, ReadOnlyError)
+_NOT_NOW: Final = (
+    *(OutOfMemoryError, ReadOnlyError),
+    *(ClusterDownError, MovedError, AskError, TryAgainError),
+)
 _LOST: Final = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
 _FAILURES: Final = (RedisError, OSError, TimeoutError)
-
-Client: TypeAlias = "Redis | RedisCluster"
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
@@ -90,9 +98,9 @@ _unpack = msgspec.msgpack.Decoder().decode
 class RedisGate:
     """The gate on an engine. `shop` names its keys, so that several shops may share one."""
 
-    def __init__(self, client: Client, *, shop: str = "shop") -> None:
-        self._client = client
-        self._prefix = f"vitrine:{{stock:{shop}}}:"
+    def __init__(self, home: Home, *, shop: str = "shop") -> None:
+        self._home = home
+        self._prefix = _prefix(shop)
         self._keys = [self._prefix + name for name in _KEYS_ALL]
         self._text = _scripts()
         self._sha: dict[str, str] = {}
@@ -101,28 +109,29 @@ class RedisGate:
     def connect(cls, url: str, *, cluster: bool = False, wait_s: float = ANSWER_WAIT_S) -> Self:
         """A gate at `redis://host:port/0` or `unix:///path`; it connects at the first call.
 
-        `cluster`: the URL is one node of a cluster (the keys stay on one of its slots).
+        `redis+cluster://host:port,host:port` (rediss too, with TLS) names nodes of a cluster;
+        `cluster` makes that of a redis:// one. Raises ValueError for an URL without sense.
         """
-        if cluster:
-            return cls(
-                RedisCluster.from_url(
-                    url, socket_timeout=wait_s, socket_connect_timeout=wait_s, protocol=2
-                )
+
+        def connect(url: str) -> Redis:
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=CONNECTIONS_MAX,
+                timeout=wait_s,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=wait_s,
+                socket_connect_timeout=wait_s,
+                protocol=2,
             )
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS_MAX,
-            timeout=wait_s,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=wait_s,
-            socket_connect_timeout=wait_s,
-            protocol=2,
-        )
-        return cls(Redis.from_pool(pool))
+            return Redis.from_pool(pool)
+
+        if cluster or is_cluster_url(url):
+            return cls(SlotOwner(node_urls(url), _prefix("shop"), connect))
+        return cls(OneEngine(connect(url)))
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._client.aclose()
+        await self._home.aclose()
 
     async def reserve(
         self, epoch: int, asks: Sequence[Ask], now: int
@@ -184,7 +193,8 @@ class RedisGate:
         content = _content(image, now)
         sizes = [len(content[name]) for name in _KEYS_ALL[1:]]
         async with _answers():
-            await self._stage(dict(zip(_KEYS_ALL[1:], staged, strict=True)), content)
+            keys = dict(zip(_KEYS_ALL[1:], staged, strict=True))
+            await self._home.ask(lambda client: _stage(client, keys, content))
         _stop_if_cancelled()
         reply = await self._script("load", self._keys + staged, [epoch, now, sizes])
         verdict, stored = _unpack(reply)
@@ -192,21 +202,6 @@ class RedisGate:
             raise Stale(stored)
         if verdict != "ok":
             raise GateUnavailable
-
-    async def _stage(
-        self, keys: Mapping[str, str], content: Mapping[str, Mapping[str, bytes | int]]
-    ) -> None:
-        pipe: Any = self._client.pipeline(transaction=False)
-        pipe.delete(*keys.values())
-        for name, fields in content.items():
-            for piece in _pieces(fields):
-                if name in _SORTED:
-                    pipe.zadd(keys[name], piece)
-                else:
-                    pipe.hset(keys[name], mapping=piece)
-            if fields:
-                pipe.expire(keys[name], STAGED_S)
-        await pipe.execute()
 
     async def _run(
         self, name: str, epoch: int, now: int, *rest: object
@@ -237,7 +232,11 @@ class RedisGate:
             raise _unavailable(error) from error
 
     async def _evaluate(self, name: str, keys: Sequence[str], packed: bytes) -> bytes:
-        client: Any = self._client  # the library types its replies for sync and async at once
+        return await self._home.ask(lambda client: self._evaluate_at(client, name, keys, packed))
+
+    async def _evaluate_at(
+        self, client: Any, name: str, keys: Sequence[str], packed: bytes
+    ) -> bytes:
         reply = None
         if (sha := self._sha.get(name)) is not None:
             # A restarted engine has forgotten its scripts.
@@ -248,6 +247,26 @@ class RedisGate:
             reply = await client.evalsha(sha, len(keys), *keys, packed)
         _stop_if_cancelled()
         return cast("bytes", reply)
+
+
+async def _stage(
+    client: Redis, keys: Mapping[str, str], content: Mapping[str, Mapping[str, bytes | int]]
+) -> None:
+    pipe: Any = client.pipeline(transaction=False)
+    pipe.delete(*keys.values())
+    for name, fields in content.items():
+        for piece in _pieces(fields):
+            if name in _SORTED:
+                pipe.zadd(keys[name], piece)
+            else:
+                pipe.hset(keys[name], mapping=piece)
+        if fields:
+            pipe.expire(keys[name], STAGED_S)
+    await pipe.execute()
+
+
+def _prefix(shop: str) -> str:
+    return f"vitrine:{{stock:{shop}}}:"
 
 
 @asynccontextmanager

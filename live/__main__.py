@@ -9,8 +9,9 @@ import contextlib
 import json
 import logging
 import signal
+import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -19,7 +20,8 @@ import msgspec
 import typer
 
 from commerce.errors import BadCurrency
-from live.accounts import PASSWORD_CHARS_MIN
+from live import collector
+from live.accounts import PASSWORD_CHARS_MIN, Accounts
 from live.app import App, examine_node, make_asgi, open_app, open_office
 from live.child import ChildFailed
 from live.data_folder import FolderInUse
@@ -27,15 +29,14 @@ from live.demo import DEMO_SHOW, open_demo
 from live.engines import EngineMissing
 from live.identity import Role
 from live.imports import import_file
-from live.node import Ground, stand
-from live.server_uvicorn import listen, make_server, serve
-from live.settings import VARIABLES, BadSettings, Settings
+from live.node import ROOT, Ground, stand
+from live.nodes import READY_LINE, Nodes
+from live.server_uvicorn import Server, inherited, listen, make_server, serve
+from live.settings import VARIABLES, BadSettings, Settings, environ_with
 from realtime.errors import Rejected
 
 NOISY: Final = ("alembic", "httpx", "httpcore", "stripe")
 """Libraries that log each request, some of them with its address."""
-DRAIN_S: Final = 10.0
-"""How long viewers have to leave when the program is asked to end."""
 
 _table = "\n\n".join(
     f"{v.name} {f'(default {v.default})' if v.default else '(default: none)'}: {v.meaning}"
@@ -58,6 +59,7 @@ cli.add_typer(user_cli, name="user")
 Host = Annotated[str | None, typer.Option(help="Address to listen on (LIVE_HOST).")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on (LIVE_PORT).", min=0, max=65535)]
 Data = Annotated[Path | None, typer.Option(help="Data folder (LIVE_DATA).")]
+Count = Annotated[int | None, typer.Option(help="Processes on the port (LIVE_NODES).", min=1)]
 
 
 def _settings(**flags: object) -> Settings:
@@ -69,9 +71,10 @@ def _settings(**flags: object) -> Settings:
         settings = Settings.from_environ(flags=given)
     except BadSettings as wrong:
         _fail(str(wrong))
+    which = f"[{settings.node_name}] " if settings.node_name else ""
     logging.basicConfig(
         level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        format=f"%(asctime)s %(levelname)-7s {which.replace('%', '%%')}%(name)s: %(message)s",
         stream=sys.stderr,
     )
     for noisy in NOISY:
@@ -94,10 +97,27 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         raise SystemExit(130) from None
 
 
+class Stop:
+    """SIGINT or SIGTERM: the first asks for an orderly end, the second does not wait for it."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._press)
+
+    def _press(self) -> None:
+        (self.at_once if self.asked.is_set() else self.asked).set()
+
+
 @cli.command("serve")
-def serve_command(host: Host = None, port: Port = None, data: Data = None) -> None:
-    """Run a node: the room, the shop, the pages."""
-    _run(run_node(_settings(host=host, port=port, data=data), demo=False))
+def serve_command(
+    host: Host = None, port: Port = None, data: Data = None, nodes: Count = None
+) -> None:
+    """Run a node: the room, the shop, the pages. With --nodes several on the one port."""
+    settings = _settings(host=host, port=port, data=data, nodes=nodes)
+    _run(run_node(settings, demo=False) if settings.nodes == 1 else run_nodes(settings))
 
 
 @cli.command("demo")
@@ -106,17 +126,25 @@ def demo_command(host: Host = None, port: Port = None, data: Data = None) -> Non
     _run(run_node(_settings(host=host, port=port, data=data), demo=True))
 
 
-async def run_node(settings: Settings, *, demo: bool) -> None:
-    """Until SIGINT or SIGTERM; then viewers are told, and everything is closed in order."""
+@cli.command("node", hidden=True)
+def node_command(listener: int) -> None:
+    """Run one of several nodes; `serve --nodes` starts these, with an open listening socket."""
+    _run(_run_child(_settings(), inherited(listener)))
+
+
+def _bind(settings: Settings) -> tuple[socket.socket, Settings]:
+    """The listening socket, and the settings with the port that it has."""
     try:
         listener = listen(settings.host, settings.port)
     except OSError as taken:
         _fail(f"cannot listen on {settings.host}:{settings.port} ({taken.strerror})")
-    bound = replace(settings, port=listener.getsockname()[1])
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked.set)
+    return listener, replace(settings, port=listener.getsockname()[1])
+
+
+async def run_node(settings: Settings, *, demo: bool) -> None:
+    """Until SIGINT or SIGTERM; then viewers are told, and everything is closed in order."""
+    listener, bound = _bind(settings)
+    stop = Stop()
     with contextlib.closing(listener):
         async with (
             stand(bound, bound.port) as ground,
@@ -124,35 +152,121 @@ async def run_node(settings: Settings, *, demo: bool) -> None:
         ):
             if demo:
                 await open_demo(app)
-            server = make_server(
-                make_asgi(app, bound.origins, bound.address),
-                log_level=bound.log_level,
-                proxies=bound.trusted_proxies,
+
+            async def greet() -> None:
+                await ground.complete()
+                await _greet(bound, ground, app.accounts, demo=demo)
+
+            await _serve(bound, app, listener, stop, greet)
+
+
+async def _run_child(settings: Settings, listener: socket.socket) -> None:
+    """One of several: the parent has the engines, and is told when this one serves."""
+    stop = Stop()
+
+    async def tell() -> None:
+        typer.echo(READY_LINE)
+        sys.stdout.flush()
+
+    with contextlib.closing(listener):
+        async with (
+            stand(settings, settings.port) as ground,
+            open_app(settings, ground, settings.address) as app,
+        ):
+            await _serve(settings, app, listener, stop, tell)
+
+
+async def run_nodes(settings: Settings) -> None:
+    """The parent of several: owns folder, Valkey, sandbox and listener, and serves nobody."""
+    listener, bound = _bind(settings)
+    stop = Stop()
+    with contextlib.closing(listener):
+        async with stand(bound, bound.port) as ground:
+
+            def environ(name: str) -> dict[str, str]:
+                own = {"LIVE_NODE_NAME": name, "LIVE_NODES": "1", "LIVE_PORT": str(bound.port)}
+                where = {"LIVE_HOST": bound.host, "LIVE_DATA": str(bound.data)}
+                return environ_with({**ground.environ(), **where, **own})
+
+            nodes = Nodes(
+                [f"{bound.node}-{number}" for number in range(1, bound.nodes + 1)],
+                [sys.executable, "-m", "live", "node", str(listener.fileno())],
+                environ,
+                keep_open=[listener.fileno()],
+                cwd=ROOT,
             )
-            started = asyncio.Event()
-            serving = asyncio.create_task(serve(server, listener, started), name="server")
-            waiting = asyncio.create_task(asked.wait(), name="signal")
-            await started.wait()
-            await ground.complete()
-            await _greet(bound, ground, app, demo=demo)
-            await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            server.stop_accepting()
-            await app.hub.drain(DRAIN_S)
-            server.stop()
-            await serving
+            # Before they start, so that they find nothing left to migrate.
+            async with open_office(replace(bound, database_url=ground.database_url)) as office:
+                await nodes.start()
+                try:
+                    await ground.complete()
+                    await _greet(bound, ground, office.accounts, demo=False)
+                    await stop.asked.wait()
+                finally:
+                    listener.close()  # the children close theirs; now the port refuses
+                    hurry = asyncio.create_task(_when(stop.at_once, nodes.kill))
+                    await nodes.stop(bound.drain_s)
+                    hurry.cancel()
 
 
-async def _greet(settings: Settings, ground: Ground, app: App, *, demo: bool) -> None:
+async def _when(event: asyncio.Event, act: Callable[[], object]) -> None:
+    await event.wait()
+    act()
+
+
+async def _serve(
+    settings: Settings,
+    app: App,
+    listener: socket.socket,
+    stop: Stop,
+    ready: Callable[[], Awaitable[None]],
+) -> None:
+    """Serve until asked to end; then accept nobody, send everybody away, and end."""
+    server = make_server(
+        make_asgi(app, settings.origins, settings.address),
+        log_level=settings.log_level,
+        proxies=settings.trusted_proxies,
+    )
+    started = asyncio.Event()
+    serving = asyncio.create_task(serve(server, listener, started), name="server")
+    asked = asyncio.create_task(stop.asked.wait(), name="signal")
+    await started.wait()
+    collector.tune()
+    await ready()
+    await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    server.stop_accepting()
+    leaving = asyncio.create_task(_leave(settings, app, server), name="drain")
+
+    def end_now() -> None:
+        leaving.cancel()
+        server.stop()
+        server.stop()
+
+    hurry = asyncio.create_task(_when(stop.at_once, end_now))
+    await asyncio.wait({leaving})
+    await serving
+    hurry.cancel()
+
+
+async def _leave(settings: Settings, app: App, server: Server) -> None:
+    where = settings.elsewhere_url or None
+    try:
+        await app.hub.drain(settings.drain_s, spread_ms=settings.drain_s * 1000, url=where)
+    finally:
+        server.stop()
+
+
+async def _greet(settings: Settings, ground: Ground, accounts: Accounts, *, demo: bool) -> None:
     """What a newcomer has to know, and nothing else."""
     lines = [f"Vitrine is running at {settings.address}"]
-    if not await app.accounts.any():
-        lines.append(f"  host console   {await _first_link(app, settings.address)}")
+    if not await accounts.any():
+        lines.append(f"  host console   {await _first_link(accounts, settings.address)}")
         lines.append(
             "                 (signs in once, within a day; more: python -m live user link)"
         )
     elif demo:
-        lines.append(f"  host console   {await _link(app, 'host', settings.address)}")
+        lines.append(f"  host console   {await _link(accounts, 'host', settings.address)}")
     else:
         lines.append(f"  host console   {settings.address}/host")
     if demo:
@@ -164,16 +278,16 @@ async def _greet(settings: Settings, ground: Ground, app: App, *, demo: bool) ->
     sys.stdout.flush()
 
 
-async def _first_link(app: App, address: str) -> str:
-    await app.accounts.add("host", "Host", Role.HOST)
-    return await _link(app, "host", address)
+async def _first_link(accounts: Accounts, address: str) -> str:
+    await accounts.add("host", "Host", Role.HOST)
+    return await _link(accounts, "host", address)
 
 
-async def _link(app: App, login: str, address: str) -> str:
-    found = await app.accounts.by_login(login)
+async def _link(accounts: Accounts, login: str, address: str) -> str:
+    found = await accounts.by_login(login)
     if found is None:
         return f"{address}/host"
-    return f"{address}/host#link={await app.accounts.make_link(found.id)}"
+    return f"{address}/host#link={await accounts.make_link(found.id)}"
 
 
 @cli.command("import")

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp
 
 from commerce.catalog_sql import SqlCatalog
 from commerce.checkout import Checkout
+from commerce.clock_sql import DatabaseClock
 from commerce.database_sql import Database
 from commerce.errors import CommerceError
 from commerce.idempotency_sql import SqlIdempotency
@@ -44,6 +45,7 @@ from live.api_accounts import AccountsApi
 from live.api_catalog import CatalogApi
 from live.api_orders import OrdersApi
 from live.api_shows import ShowsApi
+from live.belongings import Belongings, ShowReader
 from live.commands import Commands
 from live.console import Console
 from live.counters import Counters
@@ -54,14 +56,16 @@ from live.http import Api
 from live.identity import Tokens
 from live.metrics import exporter
 from live.migrate_sql import migrate, revisions
-from live.node import ROOT, Ground
+from live.node import ROOT, Ground, open_files
 from live.settings import Settings
 from live.shop_sql import SqlShop
 from live.shows_sql import SqlShows
 from live.stage import Stage
 from realtime import broker_redis
+from realtime.admission import Admission, JoinLimits
 from realtime.audience_redis import RedisAudience
 from realtime.broker import Item, Seed
+from realtime.cluster_redis import scheme_found
 from realtime.hub import Hub
 
 if TYPE_CHECKING:
@@ -71,6 +75,8 @@ log = logging.getLogger(__name__)
 
 WEB: Final = ROOT / "web_client"
 READY_S: Final = 2.0
+CONNECTIONS_PER_100_FILES: Final = 90
+"""A viewer is one open file; the rest is for HTTP, engines and the program itself."""
 CANCELS_MAX: Final = 5
 CANCEL_WAIT_S: Final = 2.0
 PROVIDER: Final = "stripe"
@@ -81,9 +87,17 @@ def clock() -> int:
     return time.time_ns() // 1_000_000
 
 
+def steady() -> int:
+    """Milliseconds of a clock that never jumps."""
+    return time.monotonic_ns() // 1_000_000
+
+
 def new_id() -> str:
     """An id that nobody can guess (96 bits)."""
     return secrets.token_urlsafe(12).replace("-", "0").replace("_", "1")
+
+
+Clock = Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +124,12 @@ class App:
     stage: Stage
     counters: Counters
     tokens: Tokens
+    now: DatabaseClock
+    admission: Admission
+    belongings: Belongings
+    reader: ShowReader
+    node: str
+    elsewhere: str | None
 
     async def ready(self) -> dict[str, str]:
         """What this node needs and whether it is there."""
@@ -125,7 +145,16 @@ class App:
 
     def numbers(self) -> dict[str, float]:
         """Gauges beside the hub's own."""
-        return {"rooms": len(self.hub.rooms), "lagging_viewers": self.hub.lagging}
+        return {
+            "rooms": len(self.hub.rooms),
+            "rooms_away": self.hub.rooms_away,
+            "lagging_viewers": self.hub.lagging,
+            "connections_max": self.admission.connections_max,
+            "connections_turned_away": self.admission.turned_away,
+            "joins_waited": self.admission.waited,
+            "joins_refused": self.admission.refused,
+            "belongings_questions": self.belongings.questions,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,28 +185,40 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
         await database.close()
 
 
+def _admission(settings: Settings) -> Admission:
+    """Bounded by what the operator says and by what the kernel gives, whichever is less."""
+    files = open_files() * CONNECTIONS_PER_100_FILES // 100
+    limits = settings.join_limits
+    return Admission(
+        connections_max=min(settings.connections_max or files, files),
+        limits=None if limits is None else JoinLimits(*limits),
+    )
+
+
 async def _open_rooms(
-    stack: contextlib.AsyncExitStack, ground: Ground, node: str, seed: Seed
+    stack: contextlib.AsyncExitStack, url: str, node: str, seed: Seed, now: Clock
 ) -> Hub:
-    client = broker_redis.connect(ground.valkey_url)
+    client = broker_redis.connect(url)
     broker = broker_redis.RedisBroker(client, new_id=new_id)
     stack.push_async_callback(broker.close)
-    return Hub(broker, RedisAudience(client), node=node, clock=clock, seed=seed)
+    return Hub(broker, RedisAudience(client), node=node, clock=now, seed=seed)
 
 
 async def _open_trade(
     stack: contextlib.AsyncExitStack,
     ground: Ground,
+    url: str,
     database: Database,
     learn: Callable[[Mapping[str, Level]], None],
+    now: Clock,
 ) -> Trade:
     # Half a second of imports that `user` and `import` have no use for.
     from commerce.payments_stripe import StripeProvider
 
-    gate = RedisGate.connect(ground.valkey_url)
+    gate = RedisGate.connect(url)
     stack.push_async_callback(gate.close)
     outbox = SqlOutbox(database)
-    checkout = Checkout(gate, SqlRecord(database), outbox, clock=clock, on_levels=learn)
+    checkout = Checkout(gate, SqlRecord(database), outbox, clock=now, on_levels=learn)
     provider = StripeProvider(
         ground.stripe_key, ground.webhook_secrets, api_base=ground.stripe_api or None
     )
@@ -186,7 +227,7 @@ async def _open_trade(
         provider,
         SqlPayments(database, PROVIDER),
         Inbox(database, PROVIDER),
-        clock=clock,
+        clock=now,
         new_id=new_id,
         settle=checkout.settle,
     )
@@ -207,6 +248,9 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
         database = await Database.open(ground.database_url)
         stack.push_async_callback(database.close)
         await migrate(database)
+        # What decides (deadlines, openings) goes by the database's time on every node.
+        now = DatabaseClock(database, wall=clock, steady=steady)
+        await now.measure()
 
         # Rooms and trade each tell the product something; the product is built after both.
         async def seed(room: str, known: Mapping[str, object]) -> Sequence[Item]:
@@ -215,11 +259,13 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
         def learn(levels: Mapping[str, Level]) -> None:
             counters.mark(levels)
 
-        hub = await _open_rooms(stack, ground, settings.node, seed)
-        trade = await _open_trade(stack, ground, database, learn)
-        shows = SqlShows(database, clock, new_id)
-        shop = SqlShop(database, clock)
-        stage = Stage(hub, shows, trade.catalog, trade.checkout, shop, clock)
+        # What an operator calls redis:// may be a node of a cluster; the server says so itself.
+        url = await scheme_found(ground.valkey_url)
+        hub = await _open_rooms(stack, url, settings.node, seed, now)
+        trade = await _open_trade(stack, ground, url, database, learn, now)
+        shows = SqlShows(database, now, new_id)
+        shop = SqlShop(database, now)
+        stage = Stage(hub, shows, trade.catalog, trade.checkout, shop, now)
         counters = Counters(hub, stage)
         app = App(
             hub=hub,
@@ -230,12 +276,21 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
             stage=stage,
             counters=counters,
             tokens=Tokens(ground.secret, clock),
+            admission=_admission(settings),
+            belongings=Belongings(trade.checkout, trade.orders),
+            reader=ShowReader(shows),
+            now=now,
+            node=settings.node,
+            elsewhere=settings.elsewhere_url or None,
         )
-        teller = FactTeller(trade.outbox, trade.checkout, trade.orders, hub, clock)
+        stack.push_async_callback(app.belongings.close)
+        stack.push_async_callback(app.reader.close)
+        teller = FactTeller(trade.outbox, trade.checkout, trade.orders, hub, now)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(work, name=name)
                 for name, work in (
+                    ("clock", now.run()),
                     ("hub", hub.run()),
                     ("checkout", trade.checkout.run()),
                     ("pay", trade.pay.run()),
@@ -273,20 +328,28 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
         shows=app.shows,
         catalog=trade.catalog,
         checkout=trade.checkout,
-        clock=clock,
+        clock=app.now,
         new_id=new_id,
     )
     commands = Commands(
         hub=app.hub,
         checkout=trade.checkout,
-        orders=trade.orders,
-        shows=app.shows,
+        admission=app.admission,
+        belongings=app.belongings,
+        shows=app.reader,
         counters=app.counters,
         console=console,
         tokens=app.tokens,
-        clock=clock,
+        clock=app.now,
     )
-    door = endpoints.Door(app.hub, commands.handle, origins, clock)
+    door = endpoints.Door(
+        app.hub,
+        commands.handle,
+        origins,
+        app.now,
+        admission=app.admission,
+        elsewhere=app.elsewhere,
+    )
     table = [
         *AccountsApi(app.accounts, app.shop, trade.catalog, app.tokens, clock, new_id).routes(),
         *ShowsApi(app.shows, app.stage, trade.checkout).routes(),
@@ -299,7 +362,7 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
         routes=[
             *(api.starlette(route) for route in table),
             StarletteRoute("/openapi.json", lambda _: JSONResponse(described)),
-            *endpoints.routes(door, app.ready, exporter(app.hub, app.numbers)),
+            *endpoints.routes(door, app.ready, exporter(app.hub, app.numbers, app.node)),
             *pages.routes(WEB, clock),
         ],
         middleware=[Middleware(pages.SecureHeaders)],

@@ -5,13 +5,14 @@ It must not decide about stock (`commerce.checkout`), pace or sockets (`realtime
 are in `console`, because they need the fence and this file should fit on a few screens.
 """
 
+import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from commerce.checkout import Checkout
 from commerce.errors import CommerceError
-from commerce.orders import Orders
 from commerce.stock import Hold, Line, Press
+from live.belongings import Belongings, ShowReader
 from live.chat import Pace, comment_text
 from live.codes import refuse
 from live.console import Console
@@ -28,16 +29,24 @@ from live.messages import (
     read,
 )
 from live.refusals import as_rejected
-from live.shows import Shows, ShowState
+from live.shows import ShowState
 from live.views import hold_view, order_view
+from realtime.admission import Admission
 from realtime.broker import Chat
 from realtime.connection import Connection
-from realtime.errors import ALREADY_JOINED, NOT_JOINED, UNKNOWN_COMMAND, BrokerUnavailable
+from realtime.errors import (
+    ALREADY_JOINED,
+    BUSY,
+    NOT_JOINED,
+    UNKNOWN_COMMAND,
+    BrokerUnavailable,
+)
 from realtime.hub import Hub
+from realtime.room import Room
+from realtime.wheel import BEAT_MS
 from realtime.wire import Command, Position
 
-BEAT_S: Final = 20
-OWN_ORDERS_SHOWN: Final = 20
+BEAT_S = BEAT_MS // 1000
 
 
 class Commands:
@@ -48,8 +57,9 @@ class Commands:
         *,
         hub: Hub,
         checkout: Checkout,
-        orders: Orders,
-        shows: Shows,
+        admission: Admission,
+        belongings: Belongings,
+        shows: ShowReader,
         counters: Counters,
         console: Console,
         tokens: Tokens,
@@ -57,7 +67,8 @@ class Commands:
     ) -> None:
         self._hub = hub
         self._checkout = checkout
-        self._orders = orders
+        self._admission = admission
+        self._belongings = belongings
         self._shows = shows
         self._counters = counters
         self._console = console
@@ -101,11 +112,11 @@ class Commands:
         if connection.room is not None:
             raise refuse(ALREADY_JOINED)
         who = self._tokens.read(join.token, show=join.show)
-        show = await self._shows.get(join.show)
-        room = await self._hub.room(show.id)
-        holds = await self._checkout.open_holds(who.id)
-        orders = await self._orders.of_viewer(who.id, OWN_ORDERS_SHOWN)
-        decided = [await self._decided(who.id, rid) for rid in join.undecided]
+        room, fence = await self._room(join.show, who)
+        await self._admit(connection, who, room.name)
+        own = await self._belongings.of(who.id, join.undecided)
+        # Waiting takes seconds in a storm; a room that was put away meanwhile is opened again.
+        room = self._hub.loaded(room.name) or await self._hub.room(room.name)
         connection.viewer = who.id
         connection.context = who
         if who.role.runs_shows:
@@ -115,22 +126,46 @@ class Commands:
         recovered = connection.enter(
             room, None if join.position is None else Position(*join.position)
         )
-        console = {"console": {"fence": show.fence}} if who.role.runs_shows else {}
+        connection.address = ""
+        console = {} if fence is None else {"console": {"fence": fence}}
         return {
             **console,
             "you": {"id": who.id, "name": who.name, "role": who.role.value},
-            "show": show.id,
+            "show": room.name,
             "recovered": recovered,
             "now_ms": self._clock(),
             "beat_s": BEAT_S,
-            "holds": [hold_view(hold) for hold in holds if hold.show == show.id],
-            "orders": [order_view(order) for order in orders if order.show == show.id],
-            "decided": decided,
+            "holds": [hold_view(hold) for hold in own.holds if hold.show == room.name],
+            "orders": [order_view(order) for order in own.orders if order.show == room.name],
+            "decided": [
+                hold_view(own.decided[rid])
+                if rid in own.decided
+                else {"rid": rid, "state": "unknown"}
+                for rid in join.undecided
+            ],
         }
 
-    async def _decided(self, viewer: str, rid: str) -> dict[str, Any]:
-        hold = await self._checkout.find(viewer, rid)
-        return {"rid": rid, "state": "unknown"} if hold is None else hold_view(hold)
+    async def _room(self, show_id: str, who: Identity) -> tuple[Room, int | None]:
+        """The show's room, and for a host the newest fence.
+
+        A room that is loaded and knows its show needs no engine: viewers come back while the
+        database or the broker is away, and a storm asks neither.
+        """
+        room = self._hub.loaded(show_id)
+        if room is not None and not who.role.runs_shows and room.facts.get("show"):
+            return room, None
+        show = await self._shows.get(show_id)
+        return await self._hub.room(show.id), show.fence if who.role.runs_shows else None
+
+    async def _admit(self, connection: Connection, who: Identity, room: str) -> None:
+        """A place in the pace of the room and the address; hosts need none."""
+        if who.role.runs_shows:
+            return
+        verdict = self._admission.join(room, connection.address, self._clock())
+        if not verdict.admitted:
+            raise refuse(BUSY, retry_after_ms=verdict.wait_ms)
+        if verdict.wait_ms:
+            await asyncio.sleep(verdict.wait_ms / 1000)
 
     async def comment(
         self, connection: Connection, who: Identity, comment: Comment
@@ -148,7 +183,8 @@ class Commands:
         }
         before = connection.room.position.chat
         published = await self._hub.publish(
-            connection.room.name, [Chat(value, f"{who.id}:{comment.rid}")]
+            connection.room.name,
+            [Chat(value, f"{who.id}:{comment.rid}", keep=who.role.always_heard)],
         )
         offset = published.numbers[0]
         if offset <= before:  # said already: the answer is what was said then

@@ -1,9 +1,10 @@
 """The door of the room: one WebSocket route, health, metrics, refusals outside the API.
 
-Responsible for deciding whether a connection may be opened at all (Origin, subprotocol) and for
-handing it to realtime. It must not know commands.
+Responsible for deciding whether a connection may be opened at all (Origin, subprotocol, a place on
+this node) and for handing it to realtime. It must not know commands.
 """
 
+import random
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,13 +17,16 @@ from starlette.websockets import WebSocket
 
 from live.codes import refuse
 from live.http import problem
+from realtime.admission import Admission
 from realtime.connection import Connection, Handler
 from realtime.errors import CloseCode
 from realtime.hub import Hub
 from realtime.socket import EXTENSION, Socket
-from realtime.wire import SUBPROTOCOL
+from realtime.wire import SUBPROTOCOL, pack_direct
 
 READY_RETRY_MS: Final = 1_000
+FULL_RETRY_MS: Final = (5_000, 15_000)
+"""When to try a full node again, from and to: places come free as viewers leave."""
 
 
 def origin_allowed(origin: str | None, host: str, allowed: Collection[str]) -> bool:
@@ -39,7 +43,10 @@ def origin_allowed(origin: str | None, host: str, allowed: Collection[str]) -> b
 
 
 class Door:
-    """Opens connections. `origins` are further sites that may connect."""
+    """Opens connections. `origins` are further sites that may connect.
+
+    `elsewhere` is a ws:// address for whom this node has no place, None: the same address.
+    """
 
     def __init__(
         self,
@@ -47,7 +54,14 @@ class Door:
         handler: Handler,
         origins: Collection[str],
         clock: Callable[[], int],
+        *,
+        admission: Admission,
+        elsewhere: str | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
+        self._admission = admission
+        self._elsewhere = elsewhere
+        self._chance = chance
         self._hub = hub
         self._handler = handler
         self._origins = frozenset(origins)
@@ -64,14 +78,35 @@ class Door:
             await websocket.close(CloseCode.VERSION, "offer live.v1")
             return
         if self._hub.draining:
-            await websocket.accept(SUBPROTOCOL)
-            await websocket.close(CloseCode.FULL, "this node is going away")
+            await self._turn_away(websocket, CloseCode.DRAIN, 0)
+            return
+        if self._admission.full(self._hub.connections):
+            least, most = FULL_RETRY_MS
+            wait_ms = least + int(self._chance() * (most - least))
+            # Where there is another address there is no reason to wait.
+            await self._turn_away(websocket, CloseCode.FULL, 0 if self._elsewhere else wait_ms)
             return
         socket: Socket = websocket.scope["extensions"][EXTENSION]
-        connection = Connection(socket, self._handler, self._hub, clock=self._clock)
+        client = websocket.client
+        connection = Connection(
+            socket,
+            self._handler,
+            self._hub,
+            clock=self._clock,
+            address=client.host if client else "",
+        )
         await websocket.accept(SUBPROTOCOL)
         # The socket's callbacks do the rest; the task and its stack of frames are given back.
         connection.start()
+
+    async def _turn_away(self, websocket: WebSocket, code: CloseCode, after_ms: int) -> None:
+        """`goodbye`, which every client knows, says when and where; the close code says why."""
+        goodbye: dict[str, object] = {"after_ms": after_ms}
+        if self._elsewhere is not None:
+            goodbye["url"] = self._elsewhere
+        await websocket.accept(SUBPROTOCOL)
+        await websocket.send_bytes(pack_direct("goodbye", goodbye))
+        await websocket.close(code)
 
 
 def routes(

@@ -38,6 +38,11 @@ class Role(StrEnum):
         """May use a console and the shop's own side of the API."""
         return self in (Role.HOST, Role.OPERATOR)
 
+    @property
+    def always_heard(self) -> bool:
+        """Comments are never left out when a room's comments are sampled."""
+        return self in (Role.MODERATOR, Role.HOST, Role.OPERATOR)
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

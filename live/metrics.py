@@ -26,6 +26,7 @@ HELP: Final = {
     "slow_ended": "Viewers ended because they did not read for too long.",
     "joins": "Joins of a room.",
     "recovered": "Joins that got exactly what they missed instead of a snapshot.",
+    "sampled": "Comments left out of shared frames because of the egress budget.",
     "snapshots_encoded": "Snapshots encoded (one per version of a room).",
     "gaps": "Batches that did not follow on what the room had.",
     "heals": "Loads of a room after a gap, an outage or a new epoch.",
@@ -35,7 +36,8 @@ HELP: Final = {
 class LiveCollector(Collector):
     """Reads the hub and what else it is given: `numbers` gives further gauges by name."""
 
-    def __init__(self, hub: Hub, numbers: Callable[[], dict[str, float]]) -> None:
+    def __init__(self, hub: Hub, numbers: Callable[[], dict[str, float]], node: str) -> None:
+        self._node = node
         self._hub = hub
         self._numbers = numbers
 
@@ -60,16 +62,30 @@ class LiveCollector(Collector):
         yield GaugeMetricFamily(
             "vitrine_connections", "Connections of this node.", value=self._hub.connections
         )
+        paces = [room.pace for room in self._hub.rooms]
+        yield GaugeMetricFamily(
+            "vitrine_pace_step",
+            "Highest step of the ladder that a room of this node is on; 3: comments are sampled.",
+            value=max((pace.step for pace in paces), default=0),
+        )
+        yield GaugeMetricFamily(
+            "vitrine_tick_seconds",
+            "Longest tick of a room of this node.",
+            value=max((pace.tick_ms for pace in paces), default=0) / 1000,
+        )
         yield GaugeMetricFamily(
             "vitrine_broker_ok", "Whether the broker answers.", value=float(self._hub.broker_ok)
         )
+        info = GaugeMetricFamily("vitrine_node_info", "Whose numbers these are.", labels=["node"])
+        info.add_metric([self._node], 1)
+        yield info
         for name, value in self._numbers().items():
             yield GaugeMetricFamily(f"vitrine_{name}", name.replace("_", " "), value=value)
 
 
-def exporter(hub: Hub, numbers: Callable[[], dict[str, float]]) -> Callable[[], bytes]:
-    """A function that gives the text of `/metrics`."""
+def exporter(hub: Hub, numbers: Callable[[], dict[str, float]], node: str) -> Callable[[], bytes]:
+    """A function that gives the text of `/metrics` of this node."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(LiveCollector(hub, numbers))
+    registry.register(LiveCollector(hub, numbers, node))
     ProcessCollector(registry=registry)
     return lambda: generate_latest(registry)

@@ -8,6 +8,7 @@ needs no folder of its own.
 import asyncio
 import contextlib
 import logging
+import resource
 import secrets
 import socket
 import sys
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 ROOT: Final = Path(__file__).resolve().parent.parent
 SANDBOX_KEY: Final = "sk_test_vitrine_sandbox"
 PROBE_S: Final = 1.0
+OPEN_FILES_MAX: Final = 1 << 20
+"""Where the kernel sets no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,17 @@ class Ground:
     folder: DataFolder | None
     complete: Callable[[], Awaitable[None]]
     """Waits for what starts beside the node. Raises `child.ChildFailed`."""
+
+    def environ(self) -> dict[str, str]:
+        """The settings under which another node stands on the same ground."""
+        return {
+            "LIVE_VALKEY_URL": self.valkey_url,
+            "LIVE_DATABASE_URL": self.database_url,
+            "LIVE_SECRET": self.secret,
+            "LIVE_STRIPE_KEY": self.stripe_key,
+            "LIVE_STRIPE_API": self.stripe_api,
+            "LIVE_STRIPE_WEBHOOK_SECRET": ",".join(self.webhook_secrets),
+        }
 
 
 @contextlib.asynccontextmanager
@@ -89,6 +103,16 @@ async def stand(settings: Settings, port: int) -> AsyncIterator[Ground]:
             folder=folder,
             complete=complete,
         )
+
+
+def open_files() -> int:
+    """How many files this process may have open, after raising that limit as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS says "unlimited" and means less
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return OPEN_FILES_MAX if soft == resource.RLIM_INFINITY else min(soft, OPEN_FILES_MAX)
 
 
 async def _at_once() -> None:

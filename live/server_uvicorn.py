@@ -15,9 +15,17 @@ import uvicorn
 from starlette.types import ASGIApp
 from typing_extensions import override
 
+from live.node import open_files
+from live.proxies import RealAddress
 from realtime.socket_uvicorn import LiveWebSocketProtocol
 
 BACKLOG: Final = 2048
+"""Connections that the kernel keeps for us."""
+ACCEPTS_AT_ONCE: Final = 32
+"""Connections taken in one turn of the event loop. asyncio uses one number for both: with 2,048 a
+storm stops the loop for 100 ms, and of several processes on one listener the first takes all."""
+OPEN_FILES_KEPT: Final = 64
+"""Of the limit: for engines, files, and refusing whom we cannot serve."""
 FRAME_BYTES_MAX: Final = 65_536
 """A larger frame is closed at once with 1009; a command may have 16 KiB."""
 KEEP_ALIVE_S: Final = 20
@@ -34,8 +42,15 @@ class Server(uvicorn.Server):
         """Nothing: the owner decides when to stop."""
         yield
 
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, with the kernel's queue as long as it should be; see ACCEPTS_AT_ONCE."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(BACKLOG)
+
     def stop_accepting(self) -> None:
-        """Close the listeners; connections stay."""
+        """Close the listeners; connections stay. Others who share a listener go on accepting."""
         for listener in getattr(self, "servers", []):
             listener.close()
 
@@ -61,11 +76,19 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
+def inherited(descriptor: int) -> socket.socket:
+    """The listening socket that our starter has left open for us."""
+    found = socket.socket(fileno=descriptor)
+    found.setblocking(False)
+    return found
+
+
 def make_server(app: ASGIApp, *, log_level: str, proxies: Sequence[str]) -> Server:
     """A server for `app`; `proxies` are those whose X-Forwarded-For is believed."""
+    files = open_files()
     return Server(
         uvicorn.Config(
-            app,
+            RealAddress(app, proxies),
             ws=LiveWebSocketProtocol,
             ws_max_size=FRAME_BYTES_MAX,
             ws_per_message_deflate=False,
@@ -79,11 +102,12 @@ def make_server(app: ASGIApp, *, log_level: str, proxies: Sequence[str]) -> Serv
             log_config=None,
             log_level="warning" if log_level == "info" else log_level,
             server_header=False,
-            proxy_headers=bool(proxies),
-            forwarded_allow_ips=list(proxies),
+            proxy_headers=False,  # see live.proxies
+            # HTTP gets a 503 before the files run out; WebSockets are bounded by the door.
+            limit_concurrency=max(OPEN_FILES_KEPT, files - OPEN_FILES_KEPT),
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=CLOSE_WAIT_S,
-            backlog=BACKLOG,
+            backlog=ACCEPTS_AT_ONCE,
         )
     )
 

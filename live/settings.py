@@ -7,6 +7,7 @@ show; constants that are for developers stand beside what they limit, not here.
 """
 
 import difflib
+import ipaddress
 import os
 import socket
 from collections.abc import Mapping
@@ -45,11 +46,42 @@ VARIABLES: Final = (
     Variable("LIVE_STRIPE_KEY", "", "Stripe secret key; empty: the sandbox provider"),
     Variable("LIVE_STRIPE_WEBHOOK_SECRET", "", "signing secret(s) of the webhook, by commas"),
     Variable("LIVE_STRIPE_API", "", "base address of the provider, for a sandbox of your own"),
-    Variable("LIVE_TRUSTED_PROXIES", "", "addresses whose X-Forwarded-For is believed, by commas"),
+    Variable(
+        "LIVE_TRUSTED_PROXIES",
+        "",
+        "addresses and CIDR ranges whose X-Forwarded-For is believed, by commas",
+    ),
     Variable("LIVE_NODE_NAME", "", "name of this node; empty: host name and process id"),
+    Variable("LIVE_NODES", "1", "processes that serve on the one port; about one per core"),
+    Variable(
+        "LIVE_CONNECTIONS_MAX",
+        "",
+        "viewers that one process takes; empty: nine tenths of its open files",
+    ),
+    Variable(
+        "LIVE_JOIN_LIMITS",
+        "500,20",
+        "joins a second of one room and of one address, per process; off for load tests",
+    ),
+    Variable(
+        "LIVE_ELSEWHERE_URL",
+        "",
+        "ws:// or wss:// address for viewers when this node is full or leaves; empty: the same",
+    ),
+    Variable("LIVE_DRAIN_S", "20", "seconds in which viewers are sent away when it is to end"),
     Variable("LIVE_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
 SECRET_CHARS_MIN: Final = 32
+VALKEY_SCHEMES: Final = (
+    "redis://",
+    "rediss://",
+    "unix://",
+    "redis+cluster://",
+    "rediss+cluster://",
+)
+NODES_MAX: Final = 64
+DRAIN_S_MAX: Final = 600
+JOIN_LIMITS: Final = (500, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +101,12 @@ class Settings:
     stripe_api: str = ""
     trusted_proxies: tuple[str, ...] = ()
     node_name: str = ""
+    nodes: int = 1
+    connections_max: int | None = None
+    join_limits: tuple[int, int] | None = JOIN_LIMITS
+    """Joins a second of one room and of one address; None: not paced."""
+    elsewhere_url: str = ""
+    drain_s: int = 20
     log_level: str = "info"
 
     @override
@@ -112,7 +150,7 @@ class Settings:
 
         settings = cls(
             host=text("LIVE_HOST", "127.0.0.1"),
-            port=_port(text("LIVE_PORT", "8000")),
+            port=_number("LIVE_PORT", text("LIVE_PORT", "8000"), 0, 65535),
             data=Path(text("LIVE_DATA", "data")),
             valkey_url=text("LIVE_VALKEY_URL"),
             database_url=text("LIVE_DATABASE_URL"),
@@ -124,6 +162,13 @@ class Settings:
             stripe_api=text("LIVE_STRIPE_API").rstrip("/"),
             trusted_proxies=several("LIVE_TRUSTED_PROXIES"),
             node_name=text("LIVE_NODE_NAME"),
+            nodes=_number("LIVE_NODES", text("LIVE_NODES", "1"), 1, NODES_MAX),
+            connections_max=_number("LIVE_CONNECTIONS_MAX", most, 1, 10_000_000)
+            if (most := text("LIVE_CONNECTIONS_MAX"))
+            else None,
+            join_limits=_join_limits(text("LIVE_JOIN_LIMITS")),
+            elsewhere_url=text("LIVE_ELSEWHERE_URL"),
+            drain_s=_number("LIVE_DRAIN_S", text("LIVE_DRAIN_S", "20"), 0, DRAIN_S_MAX),
             log_level=text("LIVE_LOG_LEVEL", "info").lower(),
         )
         settings.check()
@@ -142,12 +187,21 @@ class Settings:
         for origin in self.origins:
             if not origin.startswith(("http://", "https://")):
                 raise BadSettings(f"LIVE_ORIGINS: {origin} must start with http:// or https://")
-        if self.valkey_url and not self.valkey_url.startswith(("redis://", "rediss://", "unix://")):
-            raise BadSettings("LIVE_VALKEY_URL must start with redis://, rediss:// or unix://")
+        if self.valkey_url and not self.valkey_url.startswith(VALKEY_SCHEMES):
+            raise BadSettings(f"LIVE_VALKEY_URL must start with {', '.join(VALKEY_SCHEMES)}")
         if self.database_url and not self.database_url.startswith(
             ("postgresql://", "postgres://", "sqlite://")
         ):
             raise BadSettings("LIVE_DATABASE_URL must start with postgresql:// or sqlite:///")
+        if self.elsewhere_url and not self.elsewhere_url.startswith(("ws://", "wss://")):
+            raise BadSettings("LIVE_ELSEWHERE_URL must start with ws:// or wss://")
+        for proxy in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(proxy, strict=False)
+            except ValueError:
+                raise BadSettings(
+                    f"LIVE_TRUSTED_PROXIES: {proxy} is neither an address nor a CIDR range"
+                ) from None
         if self.log_level not in {"debug", "info", "warning", "error"}:
             raise BadSettings("LIVE_LOG_LEVEL must be debug, info, warning or error")
 
@@ -165,11 +219,30 @@ class Settings:
         return self.node_name or f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _port(text: str) -> int:
+def environ_with(changes: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with some variables set: what a child of it is started with."""
+    return {**os.environ, **changes}
+
+
+def _number(name: str, text: str, least: int, most: int) -> int:
     try:
-        port = int(text)
+        number = int(text)
     except ValueError:
-        raise BadSettings("LIVE_PORT must be a number") from None
-    if not 0 <= port <= 65535:
-        raise BadSettings("LIVE_PORT must be between 0 and 65535")
-    return port
+        raise BadSettings(f"{name} must be a number") from None
+    if not least <= number <= most:
+        raise BadSettings(f"{name} must be between {least} and {most}")
+    return number
+
+
+def _join_limits(text: str) -> tuple[int, int] | None:
+    if not text:
+        return JOIN_LIMITS
+    if text.lower() == "off":
+        return None
+    room, comma, address = text.partition(",")
+    if not comma:
+        raise BadSettings("LIVE_JOIN_LIMITS must be two numbers, as in 500,20, or off")
+    return (
+        _number("LIVE_JOIN_LIMITS", room, 1, 1_000_000),
+        _number("LIVE_JOIN_LIMITS", address, 1, 1_000_000),
+    )

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from loadtests import crowd, journey
+from loadtests import crowd, drain, fanout, fuzz, idle, journey, show, slow, storm
 from loadtests.server import ServerFailed
 from loadtests.target import NoHost, target_options
 
@@ -37,6 +37,48 @@ DRILLS = (
         "Locust's watchers, chatters and buyers against one show, headless.",
         crowd.options,
         crowd.main,
+    ),
+    Drill(
+        "fanout",
+        "The hub's whole publish path against a bare os.write to the same sockets, CPU per frame.",
+        fanout.options,
+        fanout.main,
+    ),
+    Drill(
+        "show",
+        "A busy show in ticks against the same show relayed event by event: CPU, latency, skew.",
+        show.options,
+        show.main,
+    ),
+    Drill(
+        "idle",
+        "What a viewer costs who only watches: resident bytes, and the CPU of heartbeats.",
+        idle.options,
+        idle.main,
+    ),
+    Drill(
+        "slow",
+        "Some viewers stop reading: the others do not notice, and all end up with the same room.",
+        slow.options,
+        slow.main,
+    ),
+    Drill(
+        "storm",
+        "The whole crowd is cut off at once and comes back, while others buy.",
+        storm.options,
+        storm.main,
+    ),
+    Drill(
+        "drain",
+        "Two nodes are restarted one after the other under chat and buys.",
+        drain.options,
+        drain.main,
+    ),
+    Drill(
+        "fuzz",
+        "Hostile bytes over thousands of connections: no crash, no leak, nobody else notices.",
+        fuzz.options,
+        fuzz.main,
     ),
 )
 

@@ -59,7 +59,12 @@ class OwnServer:
             "LIVE_PUBLIC_URL": self.url,
             **self._more,
         }
-        with self._log.open("wb") as log:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Run it and wait until it is ready. Raises `ServerFailed`, and nothing is left."""
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 guarded([sys.executable, "-m", "live", "serve"]),
                 cwd=ROOT,
@@ -74,7 +79,20 @@ class OwnServer:
         except BaseException:
             self._end()
             raise
-        return self
+
+    def stop(self) -> float:
+        """SIGTERM, as an operator does it; seconds until it was gone. Raises `ServerFailed`."""
+        started = time.monotonic()
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            code = self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            raise ServerFailed(f"not gone {STOP_S:g} s after SIGTERM:\n{self._tail()}") from None
+        if code:
+            raise ServerFailed(f"it ended with {code}:\n{self._tail()}")
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        return time.monotonic() - started
 
     def __exit__(
         self,

@@ -133,6 +133,8 @@ class Shopper:
             raise ConnectionLost(_code(closed)) from None
         finally:
             self._pending.pop(id_, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # the connection was lost while sending: told once is enough
 
     async def comment(self, text: str) -> int:
         """Say something; its chat offset. Raises as `command`."""

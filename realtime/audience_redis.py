@@ -1,4 +1,4 @@
-"""The audience on Valkey: a hash of counts per room, summed in one Lua step.
+"""The audience on Valkey: a hash of nodes and a HyperLogLog per room, read in one Lua step.
 
 It must not know rooms or sockets. Stale nodes are dropped by whoever reports next, so no node has
 to notice another one's death.
@@ -7,7 +7,7 @@ to notice another one's death.
 from pathlib import Path
 from typing import Any
 
-from realtime.audience import STALE_S, Viewers
+from realtime.audience import STALE_S, Share, Whole
 from realtime.broker import ROOM_TTL_S
 from realtime.broker_redis import FAILURES, Client
 from realtime.errors import BrokerUnavailable
@@ -23,16 +23,24 @@ class RedisAudience:
         script = Path(__file__).with_name("audience.lua").read_text()
         self._report: Any = client.register_script(script)
 
-    async def report(self, room: str, node: str, viewers: int) -> Viewers:
+    async def report(self, room: str, node: str, share: Share) -> Whole:
         """Raises BrokerUnavailable."""
         base = f"{self._prefix}:{{{room}}}"
         try:
-            now, peak = await self._report(
-                keys=[f"{base}:nodes", f"{base}:peak"],
-                args=[node, viewers, self._stale_ms, ROOM_TTL_S],
+            answer = await self._report(
+                keys=[f"{base}:nodes", f"{base}:peak", f"{base}:unique"],
+                args=[
+                    node,
+                    share.viewers,
+                    self._stale_ms,
+                    ROOM_TTL_S,
+                    share.step,
+                    share.tick_ms,
+                    *share.newcomers,
+                ],
             )
         except FAILURES as wrong:
             let_cancel_through()
             raise BrokerUnavailable("audience: " + type(wrong).__name__) from wrong
         let_cancel_through()
-        return Viewers(now, peak)
+        return Whole(*answer)

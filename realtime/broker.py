@@ -79,11 +79,13 @@ class Gauge:
 class Chat:
     """A comment. The same `rid` within IDEMPOTENCY_S gives the same offset and is published once.
 
-    `rid` must be unique in the room, so put the viewer's id into it.
+    `rid` must be unique in the room, so put the viewer's id into it. `keep`: never left out when
+    comments are sampled (those of who runs the show).
     """
 
     value: object
     rid: str
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,11 @@ class ControlEntry(NamedTuple):
 
 
 class ChatEntry(NamedTuple):
-    """A numbered comment and its bytes on the wire."""
+    """A numbered comment and its bytes on the wire; one to `keep` is never sampled away."""
 
     offset: int
     wire: bytes
+    keep: bool = False
 
 
 class StateEntry(NamedTuple):
@@ -177,6 +180,10 @@ class Broker(Protocol):
     @property
     def ok(self) -> bool:
         """Whether the subscription stands."""
+
+    @property
+    def away(self) -> Sequence[str]:
+        """Watched rooms that cannot be heard now; on a cluster the others go on."""
 
     async def publish(self, room: str, items: Sequence[Item]) -> Published:
         """One step, at most BATCH_ITEMS_MAX items. Raises BrokerUnavailable, ValueError."""

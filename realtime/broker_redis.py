@@ -1,11 +1,16 @@
-"""The broker on Valkey (or Redis, or a cluster of either): three Lua scripts and a feed.
+"""The broker on Valkey (or Redis, or a cluster of either): two Lua scripts and a feed.
 
 Responsible for keys, script arguments, time limits and the translation of the engine's errors. It
 must not know sockets or rooms' memory. Each room lives under one hash tag, so a publish is one step
-on one shard. Scripts hold the whole rule (`publish.lua`), because a rule spread over several
+on one master. Scripts hold the whole rule (`publish.lua`), because a rule spread over several
 commands is torn by every crash between them.
 
 Nothing is retried: after a lost answer a repeat could count a `Tally` twice. Who asked decides.
+
+On a cluster rooms spread over the masters by their names, and each master stands and falls alone:
+the rooms of a dead one are away (BrokerUnavailable; `away` lists those that are watched), the
+others notice nothing. A room whose slot has moved to another master gets a new epoch there, since
+the run of the engine is part of what numbers it.
 """
 
 import re
@@ -14,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -40,7 +45,9 @@ from realtime.broker import (
     StateEntry,
     Tally,
 )
+from realtime.cluster_redis import Cluster, ClusterUrl, is_cluster_url
 from realtime.errors import BrokerUnavailable
+from realtime.feed_cluster_redis import ClusterFeed
 from realtime.feed_redis import Feed, let_cancel_through, read_item_as
 from realtime.wire import INT_MAX, Kind, Position, pack, pack_state, unpack
 
@@ -52,21 +59,23 @@ FAILURES: Final = (RedisError, OSError, TimeoutError)
 """All that a client call can raise when the engine is away, slow, full or demoted."""
 _ROOM: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
-Client: TypeAlias = "Redis | RedisCluster"
+Client: TypeAlias = "Redis | Cluster"
 
 
 def connect(url: str, *, cluster: bool = False) -> Client:
-    """A client with bounded waits and no retries. `url`: unix://path, redis://host:port/db.
+    """A client with bounded waits and no retries. Raises ValueError for an URL without sense.
 
-    Connects on first use. A room's keys share a hash tag, so a cluster serves it whole.
+    `url`: unix://path, redis://host:port/db, or redis+cluster://host:port,host:port (rediss too,
+    with TLS) naming any nodes of a cluster; `cluster` makes the latter of a redis:// one. Connects
+    on first use.
     """
-    if cluster:
-        return RedisCluster.from_url(
-            url,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=ANSWER_TIMEOUT_S,
-            protocol=2,
-        )
+    if not cluster and not is_cluster_url(url):
+        return _connect(url)
+    where = ClusterUrl.parse(url)
+    return Cluster(where.seeds, lambda address: _connect(where.of(address)))
+
+
+def _connect(url: str) -> Redis:
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=POOL_CONNECTIONS_MAX,
@@ -80,9 +89,14 @@ def connect(url: str, *, cluster: bool = False) -> Client:
 
 
 class RedisBroker:
-    """A `Broker`; see there. `prefix` keeps several shops apart on one engine."""
+    """A `Broker`; see there. `prefix` keeps several shops apart on one engine.
+
+    A `prefix` with braces would take the hash tag from the room: ValueError.
+    """
 
     def __init__(self, client: Client, *, new_id: Callable[[], str], prefix: str = "live") -> None:
+        if "{" in prefix or "}" in prefix:
+            raise ValueError("a prefix has no braces")
         self._client = client
         self._new_id = new_id
         self._prefix = prefix
@@ -90,12 +104,22 @@ class RedisBroker:
         epoch = (here / "room_epoch.lua").read_text()
         self._publish: Any = client.register_script(epoch + (here / "publish.lua").read_text())
         self._load: Any = client.register_script(epoch + (here / "load.lua").read_text())
-        self._feed = Feed(client, hello=f"{prefix}:hello")
+        hello = f"{prefix}:hello"
+        self._feed: Feed | ClusterFeed
+        if isinstance(client, Cluster):
+            self._verb, self._feed = "SPUBLISH", ClusterFeed(client, hello=hello)
+        else:
+            self._verb, self._feed = "PUBLISH", Feed(client, hello=hello)
 
     @property
     def ok(self) -> bool:
-        """Whether the subscription stands."""
+        """Whether the subscription stands; on a cluster, that of every watched room."""
         return self._feed.up
+
+    @property
+    def away(self) -> list[str]:
+        """Watched rooms that this node does not hear: their master is away."""
+        return [channel.partition("{")[2].partition("}")[0] for channel in self._feed.away]
 
     async def publish(self, room: str, items: Sequence[Item]) -> Published:
         """One step. Raises BrokerUnavailable; ValueError for what must never be published."""
@@ -106,7 +130,7 @@ class RedisBroker:
             self._new_id(),
             ROOM_TTL_S,
             self._channel(room),
-            "PUBLISH",
+            self._verb,
             LOG_ENTRIES_MAX,
             IDEMPOTENCY_S,
         ]
@@ -190,9 +214,9 @@ def _arguments(item: Item) -> list[str | bytes | int]:
             return ["T", _key(key), _number(by)]
         case Gauge(key, value):
             return ["G", _key(key), _value(value)]
-        case Chat(value, rid):
+        case Chat(value, rid, keep):
             _key(rid)
-            return ["H", _value(value)]
+            return ["H", _value(value), int(keep)]
         case Direct(to, name, value):
             raw = msgspec.Raw(_value(value))
             return ["D", pack([[Kind.DIRECT.value, _key(to), _key(name), raw]])]

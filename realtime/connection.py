@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 JOIN: Final = "join"
 """The command that has to come first, and only once."""
+NO_TAGS: Final[frozenset[str]] = frozenset()
+"""One for all: an empty frozenset of one's own is 216 bytes."""
 EARLY_PUSHES_MAX: Final = 64
 """Direct pushes kept for a viewer whose join is being answered."""
 
@@ -79,14 +81,17 @@ class Connection:
         "_bad_frames",
         "_bucket",
         "_clock",
+        "_commands",
         "_done",
         "_ended",
         "_handler",
         "_hub",
+        "_leaving",
         "_limits",
         "_refused",
         "_slow_beats",
         "_worker",
+        "address",
         "context",
         "counted",
         "exempt",
@@ -105,11 +110,14 @@ class Connection:
         *,
         clock: Callable[[], int],
         limits: Limits = Limits(),
+        address: str = "",
     ) -> None:
         self.id = hub.next_connection_id()
+        self.address = address
+        """Whose it is, behind proxies too; for the handler of `join`, which may forget it."""
         # Who it is. The handler sets these before `enter` and not after it.
         self.viewer: str | None = None
-        self.tags: frozenset[str] = frozenset()
+        self.tags: frozenset[str] = NO_TAGS
         self.counted = True
         """False for consoles and checks: not a viewer of the show."""
         self.exempt = False
@@ -122,7 +130,9 @@ class Connection:
         self._hub = hub
         self._clock = clock
         self._limits = limits
-        self._bucket = TokenBucket(limits.commands_per_s, limits.commands_burst, clock())
+        self._bucket: TokenBucket | None = None
+        """From the second command on: most viewers send `join` and nothing more."""
+        self._commands = 0
         self._backlog: deque[Command] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._arrival: list[bytes] | None = None
@@ -130,6 +140,8 @@ class Connection:
         self._bad_frames = 0
         self._refused = 0
         self._slow_beats = 0
+        self._leaving = 0
+        """The code with which it will be closed once the command under way is answered."""
         self._ended = False
         self._done: asyncio.Future[None] | None = None
         socket.listener = self
@@ -174,6 +186,17 @@ class Connection:
             self._hub.counters.closed[int(code)] += 1
             self.socket.close(int(code))
 
+    def leave(self, code: int) -> None:
+        """Close it, but not before the command under way is answered; no other is begun."""
+        self._leaving = code
+        if self._worker is None:
+            self.close(code)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it was told to leave."""
+        return bool(self._leaving)
+
     def start(self) -> None:
         """Begin to live, without waiting for the end: the socket's callbacks do the rest."""
         if not self._ended:
@@ -198,15 +221,26 @@ class Connection:
             if self._bad_frames >= self._limits.bad_frames_max:
                 self.close(CloseCode.PROTOCOL)
             return
-        if self.exempt or self._bucket.take(self._clock()):
+        wait = 0 if self.exempt else self._wait_ms()
+        if not wait:
             self._refused = 0
             self._accept(command)
             return
-        wait = self._bucket.wait_ms()
         self._fail(command.id, Rejected(RATE_LIMITED, "Too fast.", retry_after_ms=wait))
         self._refused += 1
         if self._refused >= self._limits.refusals_in_a_row_max:
             self.close(CloseCode.FLOOD)
+
+    def _wait_ms(self) -> int:
+        """0: one more command may be sent now; else the time until one may."""
+        if not self._commands:
+            self._commands = 1
+            return 0
+        now, limits = self._clock(), self._limits
+        if self._bucket is None:
+            self._bucket = TokenBucket(limits.commands_per_s, limits.commands_burst, now)
+            self._bucket.take(now)  # for the first command
+        return 0 if self._bucket.take(now) else max(1, self._bucket.wait_ms())
 
     def on_text(self) -> None:
         """Our protocol has no text."""
@@ -257,7 +291,7 @@ class Connection:
     def _accept(self, command: Command) -> None:
         if self._backlog is None:
             self._backlog = deque()
-        if len(self._backlog) >= self._limits.backlog_max:
+        if self._leaving or len(self._backlog) >= self._limits.backlog_max:
             self._fail(command.id, Rejected(BUSY, "Too many at once.", retry_after_ms=1000))
             return
         self._backlog.append(command)
@@ -267,10 +301,16 @@ class Connection:
     async def _work(self) -> None:
         try:
             while self._backlog:
-                await self._answer(self._backlog.popleft())
+                command = self._backlog.popleft()
+                if self._leaving:
+                    self._fail(command.id, Rejected(BUSY, "Leaving.", retry_after_ms=1000))
+                else:
+                    await self._answer(command)
         finally:
             self._worker = None
             self._backlog = None
+        if self._leaving:
+            self.close(self._leaving)
 
     async def _answer(self, command: Command) -> None:
         try:

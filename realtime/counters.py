@@ -23,6 +23,7 @@ class Counters:
         "heals",
         "joins",
         "recovered",
+        "sampled",
         "shared_recoveries",
         "skipped",
         "slow_ended",
@@ -49,6 +50,8 @@ class Counters:
         """Joins that were given exactly what they missed instead of a snapshot."""
         self.shared_recoveries = 0
         """Recoveries that another viewer's recovery had already encoded."""
+        self.sampled = 0
+        """Comments left out of shared frames, each counted once however many viewers there are."""
         self.snapshots_encoded = 0
         self.gaps = 0
         """Batches that did not follow on what the room had."""

@@ -1,21 +1,28 @@
-"""What is published, as it arrives: one subscription connection per node for all of its rooms.
+"""What is published, as it arrives: one subscription connection to an engine for all rooms there.
 
 Responsible for reading batches, for noticing that the connection is gone (or silent), and for
 telling every room to heal once it stands again. It must not know what rooms do with a batch.
 
-One connection and one reader per node: order per room is then the engine's order (several workers
+One connection and one reader per engine: order per room is then the engine's order (several workers
 taken in turn would reorder, as goim's do), and a room of 100,000 costs each node one message.
 redis-py would reconnect a subscription silently; here it may not, because the rooms have to know
 that something may be missing. So each session has a PubSub of its own.
+
+On a master of a cluster the channels are sharded: a publish stays on the master that owns the slot,
+whereas a plain PUBLISH goes to all of them (each master added would then cost throughput). Which
+rooms a master has is `feed_cluster_redis`'s to decide.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any, Final, TypeVar
 
 import msgspec
-from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
+from redis.crc import key_slot
+from redis.exceptions import MovedError, RedisError
 
 from realtime.broker import Batch, ChatEntry, ControlEntry, DirectEntry, Sink, StateEntry
 from realtime.errors import BrokerUnavailable
@@ -37,10 +44,10 @@ E = TypeVar("E", ControlEntry, ChatEntry)
 
 
 class _Item(msgspec.Struct, array_like=True):
-    """[envelope, keep?, retracts?]"""
+    """[envelope, keep?, retracts?]; control always says whether to keep, a comment only if so."""
 
     wire: msgspec.Raw
-    keep: bool = True
+    keep: bool = False
     retracts: int | None = None
 
 
@@ -86,45 +93,100 @@ def _entry(item: _Item) -> Entry:
         _, key, version, value = _state.decode(wire)
         return StateEntry(key, version, value, wire)
     if kind == Kind.CHAT:
-        return ChatEntry(_chat.decode(wire)[1], wire)
+        return ChatEntry(_chat.decode(wire)[1], wire, item.keep)
     _, to, name, value = _direct.decode(wire)
     return DirectEntry(to, name, value)
 
 
 class Feed:
-    """The node's subscription. `hello` is a channel of no room that is always subscribed."""
+    """A subscription. `hello` is a channel of no room that is always subscribed.
 
-    def __init__(self, client: "Redis | RedisCluster", *, hello: str) -> None:
+    `sharded`: to one master of a cluster. `on_news` is then called when a channel has moved, with
+    the slot and the new owner if they are known, and when the connection has come or gone.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        hello: str,
+        sharded: bool = False,
+        on_news: Callable[[MovedError | None], None] = lambda _: None,
+    ) -> None:
         self._client = client
         self._hello = hello
+        self._sharded = sharded
+        self._on_news = on_news
         self._sinks: dict[str, Sink] = {}
         self._acks: dict[str, asyncio.Future[None]] = {}
+        self._asked: set[str] = set()
+        self._adopted: set[str] = set()
         self._pubsub: Any = None
         self.up = False
+        self.failing = not sharded
+        """It fell, and does not stand again yet."""
+        self.lost: set[str] = set()
+        """Channels that the engine has taken from this connection."""
+
+    @property
+    def channels(self) -> list[str]:
+        """What it is to hear, but for those that somebody still waits for."""
+        return [channel for channel in self._sinks if channel not in self._acks]
+
+    @property
+    def away(self) -> list[str]:
+        """Channels that are wanted and not heard."""
+        return [name for name in self._sinks if self.failing or name in self.lost]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is to be heard here."""
+        return not self._sinks
 
     async def add(self, channel: str, sink: Sink) -> None:
         """Subscribe; returns when the engine confirmed. Raises BrokerUnavailable."""
-        if not self.up:
+        if self.failing:
             raise BrokerUnavailable("the subscription is down")
         self._sinks[channel] = sink
         ack = self._acks[channel] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                await self._pubsub.subscribe(channel)
+                if self.up:
+                    await self._subscribe(self._pubsub, [channel])
                 await ack
         except (RedisError, OSError, TimeoutError) as wrong:
-            self._sinks.pop(channel, None)
+            self.release(channel)
             raise BrokerUnavailable("subscribe: " + type(wrong).__name__) from wrong
         finally:
             self._acks.pop(channel, None)
 
-    async def remove(self, channel: str) -> None:
-        """Unsubscribe. Never raises: a connection that is gone has forgotten the channel anyway."""
-        self._sinks.pop(channel, None)
+    async def adopt(self, channel: str, sink: Sink) -> None:
+        """Take over a channel; its sink hears `on_restored` when it stands here. Never raises."""
+        self._sinks[channel] = sink
+        self._adopted.add(channel)
         if self.up:
             try:
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                    await self._pubsub.unsubscribe(channel)
+                    await self._subscribe(self._pubsub, [channel])
+            except (RedisError, OSError, TimeoutError):
+                log.info("subscribing failed; the connection will notice")
+
+    def release(self, channel: str) -> Sink | None:
+        """Hear it no more; its sink, if there was one. The engine is not told: `remove` does."""
+        for names in (self._asked, self._adopted, self.lost):
+            names.discard(channel)
+        return self._sinks.pop(channel, None)
+
+    async def remove(self, channel: str) -> None:
+        """Unsubscribe. Never raises: a connection that is gone has forgotten the channel anyway."""
+        self.release(channel)
+        if self.up:
+            try:
+                async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
+                    if self._sharded:
+                        await self._pubsub.sunsubscribe(channel)
+                    else:
+                        await self._pubsub.unsubscribe(channel)
             except (RedisError, OSError, TimeoutError):
                 log.info("unsubscribing failed; the connection will notice")
 
@@ -145,10 +207,24 @@ class Feed:
             pause = min(RETRY_MAX_S, pause * 2)
 
     def _down(self) -> None:
-        self.up = False
+        self.up, self.failing = False, True
+        self._asked.clear()
+        self._adopted.clear()
+        self.lost.clear()
         for ack in self._acks.values():
             if not ack.done():
                 ack.set_exception(ConnectionResetError("the subscription fell"))
+        self._on_news(None)
+
+    async def _subscribe(self, pubsub: Any, channels: Sequence[str]) -> None:
+        """Ask for channels: all in one command, or in one for each slot."""
+        self._asked.update(channels)
+        if self._sharded:
+            by_slot = sorted(channels, key=_slot)
+            for _, group in groupby(by_slot, key=_slot):
+                await pubsub.ssubscribe(*group)
+        elif channels:
+            await pubsub.subscribe(*channels)
 
     async def _session(self) -> None:
         """One connection: subscribe to everything, then read until it fails."""
@@ -158,11 +234,18 @@ class Feed:
         try:
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
                 # Confirmed in order, so the confirmation of `hello` stands for all.
-                await pubsub.subscribe(*self._sinks, self._hello)
+                await self._subscribe(pubsub, list(self._sinks))
+                await pubsub.subscribe(self._hello)
             heard = loop.time()
             while True:
-                message = await pubsub.get_message(timeout=POLL_S)
+                try:
+                    message = await pubsub.get_message(timeout=POLL_S)
+                except MovedError as moved:
+                    self._on_moved(moved)
+                    continue
                 let_cancel_through()
+                if self.up and not self._asked.issuperset(self._sinks):
+                    await self._subscribe(pubsub, list(self._sinks.keys() - self._asked))
                 now = loop.time()
                 if message is not None:
                     heard = now
@@ -177,22 +260,53 @@ class Feed:
 
     def _on_message(self, message: dict[str, Any]) -> None:
         channel = message["channel"].decode() if message["channel"] else ""
-        if message["type"] == "message":
-            sink = self._sinks.get(channel)
-            if sink is None:
-                return
-            try:
-                batch = read_batch(message["data"])
-            except (msgspec.DecodeError, IndexError):
-                log.error("something that is no batch was published on a room's channel")
-                return
-            sink.on_batch(batch)
-        elif message["type"] == "subscribe":
+        match message["type"]:
+            case "message" | "smessage":
+                self._on_batch(channel, message["data"])
+            case "subscribe" | "ssubscribe":
+                self._on_subscribed(channel)
+            case "sunsubscribe" if channel in self._sinks:
+                self.lost.add(channel)
+                self._on_news(None)
+
+    def _on_batch(self, channel: str, data: bytes) -> None:
+        sink = self._sinks.get(channel)
+        if sink is None:
+            return
+        try:
+            batch = read_batch(data)
+        except (msgspec.DecodeError, IndexError):
+            log.error("something that is no batch was published on a room's channel")
+            return
+        sink.on_batch(batch)
+
+    def _on_subscribed(self, channel: str) -> None:
+        ack = self._acks.get(channel)
+        if ack is not None and not ack.done():
+            ack.set_result(None)
+        self.lost.discard(channel)
+        if channel in self._adopted and self.up:
+            self._adopted.discard(channel)
+            if channel in self._sinks:
+                self._sinks[channel].on_restored()
+        if channel == self._hello and not self.up:
+            self.up, self.failing = True, False
+            log.info("the broker's subscription stands")
+            for name, sink in list(self._sinks.items()):
+                if name in self._asked:
+                    self._adopted.discard(name)
+                    sink.on_restored()
+            self._on_news(None)
+
+    def _on_moved(self, moved: MovedError) -> None:
+        """The rooms of a slot are another master's now."""
+        for channel in [name for name in self._sinks if _slot(name) == moved.slot_id]:
+            self.lost.add(channel)
             ack = self._acks.get(channel)
             if ack is not None and not ack.done():
-                ack.set_result(None)
-            if channel == self._hello and not self.up:
-                self.up = True
-                log.info("the broker's subscription stands")
-                for sink in list(self._sinks.values()):
-                    sink.on_restored()
+                ack.set_exception(ConnectionResetError("the room has moved"))
+        self._on_news(moved)
+
+
+def _slot(channel: str) -> int:
+    return key_slot(channel.encode())

@@ -20,6 +20,8 @@ from realtime.broker import Batch, Broker, Gauge, Item, Published, Seed
 from realtime.connection import Connection
 from realtime.counters import Counters
 from realtime.errors import BUSY, BrokerUnavailable, CloseCode, Rejected
+from realtime.fanout import Turns
+from realtime.pace import NodePace
 from realtime.publisher import Publisher
 from realtime.room import HEAL_BATCHES_MAX, TICK_MS, Room
 from realtime.wheel import BEAT_MS, Wheel
@@ -37,9 +39,16 @@ POSITION_CHECK_MS: Final = 20_000
 subscription open and say nothing)."""
 SEED_TIMEOUT_S: Final = 2.0
 VIEWERS: Final = "viewers"
-"""The state that carries {now, peak}."""
-DRAIN_BATCH: Final = 200
+"""The state that carries {now, peak, unique}."""
+PACE: Final = "pace"
+"""The state that carries {step, tick_ms} of the slowest node."""
+DRAIN_PER_S: Final = 1_000
+"""Viewers sent away in a second: what the nodes that stay can take in."""
 DRAIN_STEP_S: Final = 0.05
+DRAIN_BATCH: Final = 200
+"""Goodbyes between two turns of the event loop."""
+DRAIN_SPREAD_SHARE: Final = 0.7
+"""Of the grace; the rest is for closing handshakes and for the last commands."""
 
 
 class _Ear:
@@ -89,8 +98,12 @@ class Hub:
         rooms_max: int = ROOMS_MAX,
         report_s: float = REPORT_S,
         seed: Seed | None = None,
+        pace: NodePace | None = None,
     ) -> None:
-        """`node` is unique among the nodes; `seed` publishes what a room with a new epoch lacks."""
+        """`node` is unique among the nodes; `seed` publishes what a room with a new epoch lacks.
+
+        `pace`: the node's egress budgets.
+        """
         self.counters = Counters()
         self.draining = False
         self._broker = broker
@@ -102,6 +115,8 @@ class Hub:
         self._rooms_max = rooms_max
         self._report_s = report_s
         self._seed = seed
+        self._pace = pace or NodePace()
+        self._turns = Turns()
         self._wheel = Wheel(clock, beat_ms=beat_ms)
         self._rooms: dict[str, Room] = {}
         self._opening: dict[str, asyncio.Task[Room]] = {}
@@ -120,6 +135,11 @@ class Hub:
         return self._broker.ok
 
     @property
+    def rooms_away(self) -> int:
+        """Watched rooms that this node cannot hear now."""
+        return len(self._broker.away)
+
+    @property
     def connections(self) -> int:
         """Connections on this node, joined or not."""
         return len(self._wheel)
@@ -135,6 +155,13 @@ class Hub:
         return sum(room.lagging for room in self._rooms.values())
 
     # Rooms.
+
+    def loaded(self, name: str) -> Room | None:
+        """The room if it is loaded here; without asking anybody."""
+        room = self._rooms.get(name)
+        if room is not None:
+            self._empty_since[name] = self._clock()
+        return room
 
     async def room(self, name: str) -> Room:
         """The room, subscribed, loaded. Raises BrokerUnavailable, Rejected (busy), ValueError."""
@@ -167,6 +194,8 @@ class Hub:
             self.counters,
             tick_ms=self._tick_ms,
             on_epoch=self._on_epoch,
+            node=self._pace,
+            turns=self._turns,
         )
         ear.hand_to(room)
         await self._sow(room)
@@ -237,33 +266,53 @@ class Hub:
     async def drain(
         self, grace_s: float, *, spread_ms: int = 10_000, url: str | None = None
     ) -> None:
-        """Tell all when (spread over `spread_ms`) and where to come back; close them in batches.
+        """Tell all when (spread over `spread_ms`) and where to come back; close each at its time.
 
+        Until then a viewer sees and does everything: nobody sits in the dark waiting for a turn,
+        as all but the last would if all were closed at once. A command under way is answered
+        before the close. Few viewers are gone in an instant: `DRAIN_PER_S` bounds the spread.
         Returns when all are gone, at the latest a second after `grace_s`.
         """
         self.draining = True
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         everybody = [cast("Connection", connection) for connection in self._wheel.connections()]
-        for number, connection in enumerate(everybody):
-            goodbye: dict[str, object] = {"after_ms": spread_ms * number // len(everybody)}
-            if url is not None:
-                goodbye["url"] = url
-            connection.direct("goodbye", goodbye)
+        spread_s = min(spread_ms / 1000, len(everybody) / DRAIN_PER_S, grace_s * DRAIN_SPREAD_SHARE)
+        turns = [spread_s * number / len(everybody) for number in range(len(everybody))]
+        for number, (connection, turn_s) in enumerate(zip(everybody, turns, strict=True)):
+            self.say_goodbye(connection, int(turn_s * 1000), url)
             if number % DRAIN_BATCH == DRAIN_BATCH - 1:
                 await asyncio.sleep(0)
-        batches = max(1, -(-len(everybody) // DRAIN_BATCH))
-        pause = min(DRAIN_STEP_S, grace_s / 2 / batches)
-        for at in range(0, len(everybody), DRAIN_BATCH):
-            for connection in everybody[at : at + DRAIN_BATCH]:
-                connection.close(CloseCode.DRAIN)
-            await asyncio.sleep(pause)
-        if self.connections:
-            self._emptied = asyncio.Event()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace_s / 2):
-                    await self._emptied.wait()
+        for number, (connection, turn_s) in enumerate(zip(everybody, turns, strict=True)):
+            if began_s + turn_s > loop.time():
+                await asyncio.sleep(DRAIN_STEP_S)
+            elif number % DRAIN_BATCH == DRAIN_BATCH - 1:
+                await asyncio.sleep(0)
+            connection.leave(CloseCode.DRAIN)
+        await self._wait_for_the_last(began_s + grace_s, url)
         for late in self._wheel.connections():
             cast("Connection", late).socket.abort()
         await asyncio.sleep(0)
+
+    def say_goodbye(self, connection: Connection, after_ms: int, url: str | None) -> None:
+        """Tell one viewer when to come back, and where if elsewhere."""
+        goodbye: dict[str, object] = {"after_ms": after_ms}
+        if url is not None:
+            goodbye["url"] = url
+        connection.direct("goodbye", goodbye)
+
+    async def _wait_for_the_last(self, until_s: float, url: str | None) -> None:
+        """Those who came in while the others were sent away leave too; then all have left."""
+        for late in self._wheel.connections():
+            connection = cast("Connection", late)
+            if not connection.leaving:
+                self.say_goodbye(connection, 0, url)
+                connection.leave(CloseCode.DRAIN)
+        if self.connections:
+            self._emptied = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until_s):
+                    await self._emptied.wait()
 
     # What runs beside.
 
@@ -293,8 +342,9 @@ class Hub:
         reported: set[str] = set()
         while True:
             await asyncio.sleep(self._report_s)
+            away = set(self._broker.away)
             for room in self.rooms:
-                if not room.viewers and room.name not in reported:
+                if room.name in away or (not room.viewers and room.name not in reported):
                     continue
                 reported.discard(room.name)
                 if room.viewers:
@@ -302,15 +352,26 @@ class Hub:
                 try:
                     await self._report_one(room)
                 except (BrokerUnavailable, Rejected):
-                    break  # the next round says the same
+                    continue  # the next round says it
             reported &= self._rooms.keys()
 
     async def _report_one(self, room: Room) -> None:
-        now, peak = await self._audience.report(room.name, self._node, room.viewers)
-        value = {"now": now, "peak": peak}
-        known = room.state(VIEWERS)
-        if known is None or known[1] != value:
-            await self.publish(room.name, [Gauge(VIEWERS, value)])
+        while True:
+            share = room.share()
+            whole = await self._audience.report(room.name, self._node, share)
+            if not room.shared(share):
+                break
+        values: dict[str, object] = {
+            VIEWERS: {"now": whole.now, "peak": whole.peak, "unique": whole.unique},
+            PACE: {"step": whole.step, "tick_ms": whole.tick_ms},
+        }
+        items: list[Item] = []
+        for key, value in values.items():
+            known = room.state(key)
+            if known is None or known[1] != value:
+                items.append(Gauge(key, value))
+        if items:
+            await self.publish(room.name, items)
 
     async def _sweep(self) -> None:
         """Unload empty rooms, and compare the numbers of the others with the broker's."""

@@ -14,7 +14,7 @@ were all cut off together costs one encoding. Both are at most tens of microseco
 times 40 µs is a loop that answers nobody for 600 ms.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -30,7 +30,8 @@ from realtime.broker import (
 )
 from realtime.counters import Counters
 from realtime.log import Log
-from realtime.wire import Position, pack_skipped, pack_snapshot, unpack
+from realtime.sampling import sample
+from realtime.wire import Position, pack_snapshot, unpack
 
 SNAPSHOT_COMMENTS_MAX: Final = 50
 FRAME_COMMENTS_MAX: Final = 256
@@ -39,6 +40,8 @@ CATCH_UP_COMMENTS_MAX: Final = 20
 """Comments for a slow viewer that reads again; the others are only counted."""
 AHEAD_MAX: Final = LOG_ENTRIES_MAX
 """A viewer may come from a node that was this far ahead of ours. Further is no honest position."""
+RECOVERY_COMMENTS_MAX: Final = 50
+"""Comments in a recovery while comments are sampled; a storm must not get what a tick may not."""
 SHARED_RECOVERIES_MAX: Final = 256
 """Different positions for which one cut's recovery is kept."""
 
@@ -59,6 +62,11 @@ class _Known:
     """The cut that carries it; one above the last cut while it waits."""
 
 
+Allow = Callable[[int, int], int | None]
+"""(bytes of comments that wait, bytes of the rest of the frame) → bytes of comments that may go;
+None: all."""
+
+
 class Lanes:
     """Facts, states and comments of one room on one node."""
 
@@ -68,8 +76,10 @@ class Lanes:
         self._cut = 0
         self._renew = False
         """Everybody is to get a snapshot with the next cut."""
-        self._changed = False
-        """A state waits for the next cut."""
+        self._changed: dict[str, None] = {}
+        """Keys of states that wait for a cut, in the order of their coming."""
+        self.went: set[str] = set()
+        """Keys of the states that the last cut carried."""
         self._take_over(image)
 
     def _take_over(self, image: RoomImage) -> None:
@@ -87,7 +97,7 @@ class Lanes:
         self.facts = dict(image.facts)
         self._out_facts = dict(image.facts)
         self._states = {entry.key: _Known(entry, self._cut) for entry in image.states}
-        self._changed = False
+        self._changed.clear()
         self._forget()
 
     def _forget(self) -> None:
@@ -152,7 +162,7 @@ class Lanes:
         known = self._states.get(entry.key)
         if known is None or entry.version > known.entry.version:
             self._states[entry.key] = _Known(entry, self._cut + 1)
-            self._changed = True
+            self._changed[entry.key] = None
 
     def heal(self, image: RoomImage) -> bool:
         """Take what we missed from an image. False: it could not be exact, so all start anew."""
@@ -183,31 +193,36 @@ class Lanes:
     @property
     def waiting(self) -> bool:
         """Whether the next cut would carry anything."""
-        return self.urgent or self._changed or self._chat.top > self._out_chat
+        return self.urgent or bool(self._changed) or self._chat.top > self._out_chat
+
+    @property
+    def only_states(self) -> Collection[str]:
+        """Keys of the states that wait, if nothing else does; else none."""
+        return () if self.urgent or self._chat.top > self._out_chat else self._changed.keys()
 
     @property
     def urgent(self) -> bool:
         """Whether something waits that must not wait for the tick."""
         return self._renew or self._control.top > self._out_control
 
-    def cut(self) -> bytes:
+    def cut(self, held: Collection[str] = (), allow: Allow | None = None) -> bytes:
         """All that has come in since the last cut, for everybody who was served up to that one.
 
-        Control first, then states, then comments. Empty when nothing waits.
+        Control first, then states, then comments. Empty when nothing waits. States whose keys are
+        `held` wait on; comments are sampled to what `allow` gives.
         """
         control = self._control.between(self._out_control, self._control.top)
         if self._out_control < self._control.floor:  # more at once than the log holds
             self._generation += 1
             self._renew = True
-        states = (
-            [k.entry for k in self._states.values() if k.cut > self._cut] if self._changed else []
-        )
-        chat = self._comments(self._out_chat, self._chat.top, FRAME_COMMENTS_MAX)
-        if not (control or states or chat or self._renew):
+        states = [self._states[key].entry for key in self._changed if key not in held]
+        head = b"".join([*(c.wire for c in control), *(s.wire for s in states)])
+        chat = [] if self._renew else self._sampled(len(head), allow)
+        if not (head or chat or self._renew):
             self._out_chat = self._chat.top  # only comments that were retracted at once
             return b""
         self._cut += 1
-        self._changed = False
+        self._wait_on(held)
         self._out_control = self._control.top
         self._out_chat = self._chat.top
         for entry in control:
@@ -219,20 +234,47 @@ class Lanes:
             self._renew = False
             return self.snapshot()
         self._counters.entries += len(control) + len(states) + len(chat)
-        return b"".join([*(c.wire for c in control), *(s.wire for s in states), *chat])
+        return b"".join([head, *chat])
 
-    def _comments(self, after: int, upto: int, most: int) -> list[bytes]:
-        """Wire bytes of the newest comments in a range, the others counted in front."""
-        entries = self._chat.between(after, upto)
-        missing = max(0, self._chat.floor - after)
-        if not missing and len(entries) <= most:
-            return [entry.wire for entry in entries]
-        kept = entries[-most:]
-        last_left_out = kept[0].offset - 1 if kept else upto
-        return [
-            pack_skipped(missing + len(entries) - len(kept), last_left_out),
-            *(entry.wire for entry in kept),
-        ]
+    def _wait_on(self, held: Collection[str]) -> None:
+        """After a cut: what is held waits for the next one."""
+        if self._renew:  # a snapshot has them all
+            held = ()
+        self.went = {key for key in self._changed if key not in held}
+        for key in self.went:
+            del self._changed[key]
+        for key in self._changed:
+            self._states[key].cut = self._cut + 1
+
+    def _sampled(self, head: int, allow: Allow | None) -> list[bytes]:
+        """The comments of the next cut, within a frame's bound and the budget."""
+        entries = self._chat.between(self._out_chat, self._chat.top)
+        if not entries and self._chat.floor <= self._out_chat:
+            if allow is not None:
+                allow(0, head)
+            return []
+        allowed = allow(sum(len(e.wire) for e in entries), head) if allow is not None else None
+        chat, left_out = self._comments(
+            self._out_chat, self._chat.top, FRAME_COMMENTS_MAX, allowed, entries
+        )
+        self._counters.sampled += left_out
+        return chat
+
+    def _comments(
+        self,
+        after: int,
+        upto: int,
+        most: int,
+        bytes_max: int | None = None,
+        entries: Sequence[ChatEntry] | None = None,
+    ) -> tuple[list[bytes], int]:
+        """Wire bytes of the comments in a range, sampled if need be, and how many are left out."""
+        if entries is None:
+            entries = self._chat.between(after, upto)
+        missing = max(0, min(self._chat.floor, upto) - after)
+        if not missing and bytes_max is None and len(entries) <= most:
+            return [entry.wire for entry in entries], 0
+        return sample(entries, missing=missing, upto=upto, most=most, bytes_max=bytes_max)
 
     # What goes to one viewer: always up to the last cut.
 
@@ -257,8 +299,11 @@ class Lanes:
             )
         return self._snapshot
 
-    def recovery(self, position: Position) -> bytes | None:
-        """Exactly what a viewer at `position` missed; None when only a snapshot is honest."""
+    def recovery(self, position: Position, most: int = LOG_ENTRIES_MAX) -> bytes | None:
+        """Exactly what a viewer at `position` missed; None when only a snapshot is honest.
+
+        Of more than `most` comments the oldest are counted only.
+        """
         if (
             position.epoch != self.epoch
             or not self._control.floor <= position.control <= self._control.top + AHEAD_MAX
@@ -273,7 +318,7 @@ class Lanes:
             [
                 *(c.wire for c in self._control.between(position.control, self._out_control)),
                 *(known.entry.wire for known in self._states.values()),
-                *(c.wire for c in self._chat.between(position.chat, self._out_chat)),
+                *self._comments(position.chat, self._out_chat, most)[0],
             ]
         )
         if len(self._recoveries) < SHARED_RECOVERIES_MAX:
@@ -290,7 +335,7 @@ class Lanes:
             [
                 *(c.wire for c in self._control.between(mark.control, self._out_control)),
                 *(k.entry.wire for k in self._states.values() if mark.cut < k.cut <= self._cut),
-                *self._comments(mark.chat, self._out_chat, CATCH_UP_COMMENTS_MAX),
+                *self._comments(mark.chat, self._out_chat, CATCH_UP_COMMENTS_MAX)[0],
             ]
         )
 

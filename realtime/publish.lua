@@ -1,7 +1,7 @@
 -- One publish, one step. After room_epoch.lua.
 -- KEYS from 6: one idempotency key per comment, in order.
 -- ARGV: 3 channel, 4 PUBLISH or SPUBLISH, 5 log entries, 6 idempotency seconds, then the items:
---   C key value keep(1|0) retracts(offset or '')      H value
+--   C key value keep(1|0) retracts(offset or '')      H value keep(1|0)
 --   S key value version    T key by    G key value    D item
 -- Values are MessagePack and are never opened here. Returns epoch and a number per item.
 local channel, verb, log_max, rid_ttl = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
@@ -47,15 +47,19 @@ while at <= #ARGV do
       redis.call('ZREMRANGEBYSCORE', CHAT, retracts, retracts)
     end
   elseif kind == 'H' then
-    local value, rid = ARGV[at + 1], KEYS[next_rid]
-    at, next_rid = at + 2, next_rid + 1
+    local value, keep, rid = ARGV[at + 1], ARGV[at + 2], KEYS[next_rid]
+    at, next_rid = at + 3, next_rid + 1
     local before = redis.call('GET', rid)
     if before then
       number = tonumber(before)
     else
       number = redis.call('HINCRBY', META, 'chat', 1)
       redis.call('SET', rid, int(number), 'EX', rid_ttl)
-      log(CHAT, number, '\145\147\4' .. pack(number) .. value)
+      local head, tail = '\145', ''
+      if keep == '1' then
+        head, tail = '\146', TRUE
+      end
+      log(CHAT, number, head .. '\147\4' .. pack(number) .. value .. tail)
     end
   elseif kind == 'S' then
     local key, value, version = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])

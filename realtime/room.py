@@ -9,24 +9,32 @@ mark: they were congested when a frame came, or they have just entered and their
 yet. When a lagging one can be written to again it gets what lies between its mark and the last cut
 and is current. So slow viewers, joiners and recovering ones share one piece of code, and a slow
 viewer costs one mark (four integers), however long it sleeps.
+
+How often a frame is cut and what it may carry is `pace`; the room measures what `pace` has to know.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Final, Protocol
 
-from realtime.broker import Batch, Broker, DirectEntry, RoomImage
+from realtime.audience import NEWCOMERS_MAX, Share
+from realtime.broker import LOG_ENTRIES_MAX, Batch, Broker, DirectEntry, RoomImage
 from realtime.counters import Counters
 from realtime.errors import BrokerUnavailable
-from realtime.fanout import FanOut
-from realtime.lanes import Lanes, Mark
+from realtime.fanout import FanOut, Turns
+from realtime.lanes import RECOVERY_COMMENTS_MAX, Lanes, Mark
+from realtime.pace import SAMPLING, TICK_MIN_MS, NodePace, Pace
 from realtime.socket import Socket, SocketListener
 from realtime.wire import Position, pack_direct, ready_frame
 
 log = logging.getLogger(__name__)
 
-TICK_MS: Final = 50
+TICK_MS: Final = TICK_MIN_MS
+"""The shortest tick; `pace` stretches it."""
+NEWCOMERS_WAITING_MAX: Final = 100_000
+"""Viewers not yet reported as seen; of more, the count of unique ones is too low."""
 HEAL_BATCHES_MAX: Final = 1000
 """Batches kept while the room loads; of more, it loads again."""
 HEAL_RETRY_FIRST_S: Final = 0.05
@@ -68,11 +76,15 @@ class Room:
         *,
         tick_ms: int = TICK_MS,
         on_epoch: Callable[["Room"], None] | None = None,
+        node: NodePace | None = None,
+        turns: Turns | None = None,
     ) -> None:
+        """`node` and `turns` are what the rooms of a node share."""
         self.name = name
         self.viewers = 0
         """Members on this node that are counted as viewers."""
-        self.tick_ms = tick_ms
+        self.pace = Pace(node or NodePace(), tick_ms=tick_ms)
+        self._newcomers: dict[str, None] = {}
         self._broker = broker
         self._counters = counters
         self._on_epoch = on_epoch
@@ -81,9 +93,11 @@ class Room:
         self._lagging: dict[Socket, Mark] = {}
         self._entering: dict[Socket, Member] = {}
         self._sockets: list[Socket] | None = None
-        self._groups: dict[str, tuple[Member, ...]] = {}
+        self._viewers: dict[str, Member | tuple[Member, ...]] = {}
+        """By the id that the member holds anyway: an address of its own is 130 bytes a viewer."""
+        self._tagged: dict[str, tuple[Member, ...]] = {}
         self._members: dict[Socket, Member] = {}
-        self._fanout = FanOut(self._missed, self._between, counters)
+        self._fanout = FanOut(self._missed, self._between, counters, turns)
         self._flush_at: asyncio.TimerHandle | None = None
         self._flush_soon: asyncio.Handle | None = None
         self._flushed_s = 0.0
@@ -127,6 +141,18 @@ class Room:
         """Members that are congested and will be caught up."""
         return len(self._lagging) - len(self._entering)
 
+    def share(self) -> Share:
+        """What this node has to say about the audience."""
+        self.pace.look(len(self._current), asyncio.get_running_loop().time())
+        newcomers = list(islice(self._newcomers, NEWCOMERS_MAX))
+        return Share(self.viewers, newcomers, self.pace.step, self.pace.tick_ms)
+
+    def shared(self, share: Share) -> bool:
+        """It was said; whether more newcomers wait."""
+        for viewer in share.newcomers:
+            self._newcomers.pop(viewer, None)
+        return bool(self._newcomers)
+
     @property
     def members(self) -> Iterable[Member]:
         """Everybody here, in the order of their joins."""
@@ -134,7 +160,11 @@ class Room:
 
     def of(self, to: str) -> tuple[Member, ...]:
         """Members addressed by `viewer:<id>` or `tag:<tag>`."""
-        return self._groups.get(to, ())
+        kind, _, name = to.partition(":")
+        if kind == "tag":
+            return self._tagged.get(name, ())
+        found = self._viewers.get(name, ()) if kind == "viewer" else ()
+        return found if isinstance(found, tuple) else (found,)
 
     async def reached(self, position: Position) -> None:
         """Wait until this node has received up to `position`, or is in another epoch."""
@@ -162,15 +192,21 @@ class Room:
     def enter(self, member: Member, position: Position | None) -> tuple[bool, bytes]:
         """Register; (recovered?, what to send right after the reply). `arrive` completes it."""
         socket = member.socket
-        payload = self._lanes.recovery(position) if position is not None else None
+        most = RECOVERY_COMMENTS_MAX if self.pace.step >= SAMPLING else LOG_ENTRIES_MAX
+        payload = self._lanes.recovery(position, most) if position is not None else None
         recovered = payload is not None
         if payload is None:
             payload = self._lanes.snapshot()
         self._members[socket] = self._entering[socket] = member
         self._lagging[socket] = self._lanes.mark
-        for address in _addresses(member):
-            self._groups[address] = (*self._groups.get(address, ()), member)
+        if member.viewer is not None:
+            others = self.of(f"viewer:{member.viewer}")
+            self._viewers[member.viewer] = (*others, member) if others else member
+        for tag in member.tags:
+            self._tagged[tag] = (*self._tagged.get(tag, ()), member)
         self.viewers += member.counted
+        if member.counted and member.viewer and len(self._newcomers) < NEWCOMERS_WAITING_MAX:
+            self._newcomers[member.viewer] = None
         self._counters.joins += 1
         self._counters.recovered += recovered
         return recovered, payload
@@ -191,13 +227,22 @@ class Room:
         self._lagging.pop(socket, None)
         if self._current.pop(socket, None) is not None:
             self._sockets = None
-        for address in _addresses(member):
-            left = tuple(other for other in self._groups[address] if other is not member)
+        if member.viewer is not None:
+            self._forget(member, member.viewer)
+        for tag in member.tags:
+            left = tuple(other for other in self._tagged[tag] if other is not member)
             if left:
-                self._groups[address] = left
+                self._tagged[tag] = left
             else:
-                del self._groups[address]
+                del self._tagged[tag]
         self.viewers -= member.counted
+
+    def _forget(self, member: Member, viewer: str) -> None:
+        left = tuple(other for other in self.of(f"viewer:{viewer}") if other is not member)
+        if left:
+            self._viewers[viewer] = left if len(left) > 1 else left[0]
+        else:
+            del self._viewers[viewer]
 
     def drained(self, member: Member) -> None:
         """Its socket takes bytes again: catch up, if it was lagging."""
@@ -234,12 +279,21 @@ class Room:
         if self._fanout.full:
             return  # its end comes back here
         before = self._lanes.mark
-        payload = self._lanes.cut()
+        now_s = asyncio.get_running_loop().time()
+        takers = len(self._current)
+
+        def allow(comments: int, rest: int) -> int | None:
+            return self.pace.comments_bytes(comments, rest, takers, now_s)
+
+        payload = self._lanes.cut(self.pace.held(now_s), allow)
         if not payload:
+            self._schedule()
             return
         frame = ready_frame(payload)
         self._counters.frames_encoded += 1
-        self._flushed_s = asyncio.get_running_loop().time()
+        self._flushed_s = now_s
+        self.pace.went(self._lanes.went, now_s)
+        self.pace.sent(len(frame), takers, now_s)
         if self._fanout.busy:
             self._fanout.join(frame, before, self._current)
         else:
@@ -249,6 +303,9 @@ class Room:
 
     def _between(self) -> None:
         """Between two slices, and after the last."""
+        if not self._fanout.busy:
+            now_s = asyncio.get_running_loop().time()
+            self.pace.spent(*self._fanout.cost(), len(self._current), now_s)
         if self._lanes.urgent:
             self.flush()
         elif not self._fanout.busy:
@@ -261,9 +318,17 @@ class Room:
         loop = asyncio.get_running_loop()
         if self._lanes.urgent:
             self._flush_soon = loop.call_soon(self.flush)
-        elif self._flush_at is None:
-            due = self._flushed_s + self.tick_ms / 1000
-            self._flush_at = loop.call_later(max(0.0, due - loop.time()), self.flush)
+            return
+        now_s = loop.time()
+        due = max(now_s, self._flushed_s + self.pace.tick_ms / 1000)
+        if self._flush_at is not None:
+            if self._flush_at.when() <= due:
+                return
+            self._flush_at.cancel()  # it waits for a state that has become rare; others do not
+        if keys := self._lanes.only_states:
+            held = self.pace.held(now_s)
+            due = max(due, min(held.get(key, 0.0) for key in keys))
+        self._flush_at = loop.call_at(due, self.flush)
 
     # The broker.
 
@@ -328,7 +393,7 @@ class Room:
         self._healing = None
 
     def _deliver(self, direct: DirectEntry) -> None:
-        members = self._groups.get(direct.to)
+        members = self.of(direct.to)
         if members:
             payload = pack_direct(direct.name, direct.value)
             for member in members:
@@ -347,10 +412,3 @@ class Room:
             self._healing.cancel()
             await asyncio.gather(self._healing, return_exceptions=True)
             self._healing = None
-
-
-def _addresses(member: Member) -> list[str]:
-    addresses = [f"tag:{tag}" for tag in member.tags]
-    if member.viewer is not None:
-        addresses.append(f"viewer:{member.viewer}")
-    return addresses

@@ -16,10 +16,12 @@ in `conn` and the stream always ends on a frame boundary.
 * The socket object is used, never its number: after a close its `send` fails with EBADF, where a
   bare descriptor could by then belong to a stranger.
 * permessage-deflate is never negotiated: it costs 64 KiB per viewer and forbids shared frames.
-* uvicorn's keepalive (two timers per connection, phase-locked to the accept storm) stays off; the
-  hub's wheel pings with one shared frame.
+* uvicorn's keepalive (two timers per connection) stays off; the hub's wheel pings for all.
 * `transport.close()` waits for ever on a peer that does not read, so each ending has a deadline
   after which it is aborted.
+
+What a hostile peer can do between whole messages is bounded here: reads are short (256 KiB of empty
+pings cost the loop 460 ms, 4 KiB cost 8), small frames are counted, and what was begun has to end.
 """
 
 import asyncio
@@ -29,13 +31,16 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from typing_extensions import override
+from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
-from websockets.frames import Frame
-from websockets.protocol import OPEN
+from websockets.frames import Frame, Opcode
+from websockets.protocol import CONNECTING, OPEN
+from websockets.server import ServerProtocol
 
+from realtime.slim_uvicorn import NO_HEADERS, at_rest_on_class, forget
 from realtime.socket import (
     CLOSE_TIMEOUT_S,
     DIRECT_BUFFER_BYTES_MAX,
@@ -49,15 +54,32 @@ log = logging.getLogger(__name__)
 
 _DIRECT_TRANSPORTS: Final = ("_SelectorSocketTransport",)
 """Transports whose unsent bytes we know exactly. Others (TLS, uvloop) get `transport.write`."""
+READ_BYTES: Final = 4096
+"""Taken from one peer in one turn of the loop."""
+SMALL_FRAMES_MAX: Final = 256
+"""Pings, pongs, fragments and frames behind our close, per SMALL_FRAMES_S. An honest client sends
+one pong in 20 s. Over it: 1008, and once more over it: abort."""
+SMALL_FRAMES_S: Final = 10.0
+HALF_FRAME_S: Final = 30.0
+"""From the first byte of a message to its last: 16 KiB over the slowest phone. Over it: 1008."""
+REASON_BYTES_MAX: Final = 123
+"""RFC 6455 5.5: a close frame has 125 bytes with its code."""
+POLICY: Final = 1008
+FAILED: Final = 1011
+_BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class UvicornSocket:
     """The `Socket` port over one LiveWebSocketProtocol."""
 
-    __slots__ = ("_listener", "_open", "_paused", "_protocol", "_send", "direct", "peer", "quiet")
+    __slots__ = (
+        "_listener", "_open", "_paused", "_protocol", "_send", "_transport",
+        "direct", "peer", "quiet",
+    )  # fmt: skip
 
     def __init__(self, protocol: "LiveWebSocketProtocol") -> None:
-        self._protocol = protocol
+        self._protocol: LiveWebSocketProtocol | None = protocol
+        self._transport: asyncio.Transport
         self._listener: SocketListener | None = None
         self._send: Callable[[bytes], int] | None = None
         self._open = False
@@ -73,8 +95,12 @@ class UvicornSocket:
 
     @listener.setter
     def listener(self, listener: SocketListener | None) -> None:
-        self._listener = listener
-        if listener is not None:
+        if listener is None:
+            self._listener = None
+        elif self._protocol is None:
+            listener.on_closed()  # it came too late; nothing else would ever tell it
+        else:
+            self._listener = listener
             self._protocol.hand_over()
 
     @property
@@ -86,9 +112,9 @@ class UvicornSocket:
         """Take a ready frame whole; see `Socket.write`."""
         send = self.direct
         if send is None:
-            if self._paused or not self._open:
+            if self._paused or not self._open or self._transport.is_closing():
                 return False
-            self._protocol.transport.write(frame)
+            self._transport.write(frame)
             return True
         try:
             sent = send(frame)
@@ -100,8 +126,12 @@ class UvicornSocket:
         """Keep the rest of a frame; see `Socket.unsent`."""
         # The transport tries again itself. If the kernel is full, it keeps the rest and its
         # pause_writing marks us congested; if the socket is broken, it ends the connection.
-        self._protocol.transport.write(memoryview(frame)[max(sent, 0) :])
-        return not self._protocol.transport.is_closing()
+        if self._open and not self._transport.is_closing():
+            self._transport.write(memoryview(frame)[max(sent, 0) :])
+            if not self._transport.is_closing():
+                return True
+        self.shut()
+        return False
 
     def send(self, payload: bytes) -> bool:
         """Frame and take `payload`; see `Socket.send`."""
@@ -113,23 +143,24 @@ class UvicornSocket:
         if self.buffered() + len(frame) > DIRECT_BUFFER_BYTES_MAX:
             self.abort()
             return False
-        self._protocol.transport.write(frame)
-        return True
+        self._transport.write(frame)
+        return not self._transport.is_closing()
 
     def buffered(self) -> int:
         """Bytes that wait in this process."""
-        transport = self._protocol.transport
-        return transport.get_write_buffer_size() if self._paused else 0
+        return self._transport.get_write_buffer_size() if self._paused else 0
 
     def close(self, code: int, reason: str = "") -> None:
         """Start the closing handshake."""
-        if self._open:
+        if self._open and self._protocol is not None:
             self._protocol.begin_close(code, reason)
 
     def abort(self) -> None:
         """End now."""
         self.shut()
-        self._protocol.transport.abort()
+        # Not on a lost one: asyncio's raises if its last byte went after close().
+        if self._protocol is not None:
+            self._transport.abort()
 
     # What the protocol tells its socket.
 
@@ -160,14 +191,18 @@ class UvicornSocket:
     def attach(self, transport: asyncio.Transport, peer: str) -> None:
         """The transport is known; find the way below it."""
         self.peer = peer
+        self._transport = transport
         if type(transport).__name__ in _DIRECT_TRANSPORTS:
             wrapped = transport.get_extra_info("socket")
             self._send = wrapped._sock.send
+            transport.max_size = READ_BYTES  # type: ignore[attr-defined]
 
     def lost(self) -> None:
         """The connection is gone; tell the listener once and let go of everything."""
         self.shut()
         self._send = None
+        self._protocol = None  # no cycle: 15,000 cut viewers are freed at once, not by the GC
+        self._paused = False
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.on_closed()
@@ -194,8 +229,23 @@ class _Nowhere:
 
 
 _NOWHERE: Final[Any] = _Nowhere()
+_MESSAGE_ENDS: Final = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
 
 
+class _Parser(ServerProtocol):
+    """websockets' own, but a close between two fragments is a close (RFC 6455 5.4, 5.5).
+
+    It answers 1002 there, because its own API cannot end a message that was begun. Ours can.
+    """
+
+    @override
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
+@at_rest_on_class
 class LiveWebSocketProtocol(WebSocketsSansIOProtocol):
     """Give it to uvicorn as `ws=`; pings, compression and read pauses of the base are off."""
 
@@ -207,10 +257,12 @@ class LiveWebSocketProtocol(WebSocketsSansIOProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn.available_extensions = None
-        self.conn.max_message_size = FRAME_BYTES_MAX
+        self.conn: ServerProtocol = _Parser(max_size=FRAME_BYTES_MAX, logger=self.conn.logger)
         self.socket = UvicornSocket(self)
         self.end_timer: asyncio.TimerHandle | None = None
+        self.half_timer: asyncio.TimerHandle | None = None
+        self.small_frames = 0
+        self.small_frames_until = 0.0
 
     # The transport's callbacks.
 
@@ -226,6 +278,8 @@ class LiveWebSocketProtocol(WebSocketsSansIOProtocol):
         if self.end_timer is not None:
             self.end_timer.cancel()
             self.end_timer = None
+        self.whole()
+        self.conn.parser.close()  # a suspended generator that refers to its owner
         self.socket.lost()
 
     @override
@@ -246,20 +300,37 @@ class LiveWebSocketProtocol(WebSocketsSansIOProtocol):
     @override
     def data_received(self, data: bytes) -> None:
         self.socket.quiet = 0
-        super().data_received(data)
+        self.conn.receive_data(data)
+        for event in self.conn.events:
+            if isinstance(event, Frame) and not (event.fin and event.opcode in _MESSAGE_ENDS):
+                self.small_frame()
+        # Whole messages that came before bad bytes, in the same read, count.
+        self.handle_events()
+        if self.conn.parser_exc is not None:
+            self.handle_parser_exception()
+        elif self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.refuse_request()
+        elif self.socket.listener is not None:
+            if not self.conn.reader.buffer and not self.frames:
+                self.whole()
+            elif self.half_timer is None:
+                self.half_timer = self.loop.call_later(HALF_FRAME_S, self.half_frame)
 
     @override
     def shutdown(self) -> None:
         """uvicorn stops: 1012 to the peer, and a bound on how long that may take."""
         self.end()
-        super().shutdown()
+        if self.handshake_complete and not self.close_sent and self.conn.state is not OPEN:
+            self.transport.close()  # the peer has closed; the base would raise, and stop stopping
+        else:
+            super().shutdown()
 
     # Steps of the base that we change.
 
     @override
     def start_keepalive(self) -> None:
         """Called once, right after the 101 was written: the socket is open, the wheel pings."""
-        self.request = self.response = None  # type: ignore[assignment]  # headers: ~2 KiB a viewer
+        self.request.headers = NO_HEADERS  # the parser's generator keeps the request
         self.socket.opened()
 
     @override
@@ -267,14 +338,33 @@ class LiveWebSocketProtocol(WebSocketsSansIOProtocol):
         """A whole message: straight to the listener once there is one, never pausing reads."""
         listener = self.socket.listener
         if listener is None or self.close_sent:
+            if self.close_sent:
+                self.small_frame()
             super().send_receive_event_to_app()
             return
         data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
         self.frames = []
+        self.whole()
+        self.deliver(listener, data)
+
+    def deliver(self, listener: SocketListener, data: bytes) -> None:
+        """One whole message of the kind `curr_msg_data_type`."""
         if self.curr_msg_data_type == "bytes":
             listener.on_frame(data)
         else:
             listener.on_text()
+
+    @override
+    def handle_ping(self) -> None:
+        """The pong is packed; send it if it may be sent and somebody reads."""
+        if self.close_sent or self.conn.state is CONNECTING:
+            self.conn.data_to_send()  # nothing behind our close, nothing before our 101
+        elif self.conn.state is OPEN:
+            if self.socket.buffered() > DIRECT_BUFFER_BYTES_MAX:
+                self.socket.abort()
+            if not self.transport.is_closing():
+                super().handle_ping()
+        # Else a close came in the same read: its answer is packed too, and goes out with it.
 
     @override
     def handle_close(self, event: Frame) -> None:
@@ -286,7 +376,21 @@ class LiveWebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_parser_exception(self) -> None:
         """Bytes that are no WebSocket frames, or a message over FRAME_BYTES_MAX (1009)."""
         self.end()
-        super().handle_parser_exception()
+        self.frames = []
+        if self.conn.close_sent is None:  # before our 101
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            super().handle_parser_exception()
+
+    def refuse_request(self) -> None:
+        """An upgrade that uvicorn's HTTP parser let through, but not ours (129 headers).
+
+        The base would keep it for ever: no event, no answer, no deadline.
+        """
+        answer = b"".join(self.conn.data_to_send())
+        self.end()
+        self.transport.write(answer or _BAD_REQUEST)
+        self.transport.close()
 
     @override
     async def run_asgi(self) -> None:
@@ -301,11 +405,17 @@ class LiveWebSocketProtocol(WebSocketsSansIOProtocol):
             await self.app(self.scope, self.receive, self.send)
         except ClientDisconnected:
             pass
+        except asyncio.CancelledError:
+            self.socket.abort()
+            raise
         except Exception:
             log.exception("the application failed on a WebSocket")
             self.send_500_response()
+            self.begin_close(FAILED, "")
         else:
-            if not self.handshake_complete:
+            if self.transport.is_closing():
+                pass  # the peer left before the 101
+            elif not self.handshake_complete:
                 log.error("the application returned without accepting or refusing a WebSocket")
                 self.send_500_response()
             elif self.socket.listener is not None:
@@ -315,10 +425,18 @@ class LiveWebSocketProtocol(WebSocketsSansIOProtocol):
             self.end()
             self.transport.close()
 
+    @override
+    async def send(self, message: ASGISendEvent) -> None:
+        """For the application; whatever ends the connection ends our writes and has a deadline."""
+        await super().send(message)
+        if self.close_sent:
+            self.end()
+
     def slim(self) -> None:
         """The application has left the connection to its listener: keep what that needs."""
         self.queue = self.writable = _NOWHERE
-        self.scope = self.app_state = {}  # type: ignore[assignment]
+        self.scope = {}  # type: ignore[typeddict-item]
+        forget(self)
 
     # What the socket asks for.
 
@@ -342,13 +460,40 @@ class LiveWebSocketProtocol(WebSocketsSansIOProtocol):
         self.socket.shut()
         if self.close_sent or self.transport.is_closing() or self.conn.state is not OPEN:
             return
-        self.conn.send_close(code, reason)
+        cut = reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
+        self.conn.send_close(code, cut)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.socket.abort)
 
     def end(self) -> None:
         """No more writes from us, and an abort if the ending takes too long."""
         self.socket.shut()
-        if self.end_timer is None:
-            self.end_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+        if self.end_timer is None and not self.disconnected:
+            self.end_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.socket.abort)
+
+    def small_frame(self) -> None:
+        """Count a frame that no listener hears of; end a peer that lives on them."""
+        now = self.loop.time()
+        if now >= self.small_frames_until:
+            self.small_frames_until = now + SMALL_FRAMES_S
+            self.small_frames = 0
+        self.small_frames += 1
+        if self.small_frames <= SMALL_FRAMES_MAX:
+            return
+        self.small_frames = 0
+        if self.close_sent or self.conn.state is not OPEN:
+            self.socket.abort()
+        else:
+            self.begin_close(POLICY, "too many frames that are no message")
+
+    def half_frame(self) -> None:
+        """A message was begun and never ended."""
+        self.half_timer = None
+        self.begin_close(POLICY, "a message that does not end")
+
+    def whole(self) -> None:
+        """Nothing is begun."""
+        if self.half_timer is not None:
+            self.half_timer.cancel()
+            self.half_timer = None

@@ -20,7 +20,13 @@ from tests.servers import PostgresServer, ValkeyServer
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 IN_CI = os.environ.get("CI") == "true"
-NEVER_SKIPPED_FIXTURES = {"valkey_url", "private_valkey", "postgres_url", "database_url"}
+NEVER_SKIPPED_FIXTURES = {
+    "valkey_url",
+    "private_valkey",
+    "postgres_url",
+    "database_url",
+    "kosoku",
+}
 NEVER_SKIPPED_MARKS = {"browser", "postgres"}
 OWN_PROCESSES: set[int] = set()
 """Servers that live as long as the run: the leak check does not count them."""

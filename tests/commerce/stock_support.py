@@ -91,6 +91,8 @@ class Shop:
     def __init__(self, database: Database, valkey_url: str) -> None:
         self.database = database
         self.valkey_url = valkey_url
+        self.gate_url = valkey_url
+        """Where nodes find the gate; differs on a cluster, where checks ask the slot's owner."""
         self.clock = Clock()
         self.outbox = SqlOutbox(database)
         self._refs = itertools.count()
@@ -153,7 +155,7 @@ class Shop:
 
         `upkeep=False`: presses are answered, but nothing happens behind them.
         """
-        gate = RedisGate.connect(self.valkey_url)
+        gate = RedisGate.connect(self.gate_url)
         kept = record(self.database, crash_point=crash_point)
         levels: dict[str, Level] = {}
         checkout = Checkout(

@@ -204,7 +204,11 @@ async def test_a_stranger_sees_and_cancels_nothing(shop: Shop) -> None:
         with pytest.raises(UnknownHold):
             await node.checkout.cancel("v", "nothing")
         assert await node.checkout.open_holds("stranger") == []
-        assert [hold.rid for hold in await node.checkout.open_holds("v")] == ["r"]
+        own = await node.checkout.open_holds("v")
+        assert [hold.rid for hold in own] == ["r"]
+        assert await node.checkout.open_holds_of(["stranger", "v"]) == {"v": own}
+        assert await node.checkout.open_holds_of(["stranger"]) == {}
+        assert await node.checkout.find_all(["r", "nothing"]) == {"r": own[0]}
 
 
 async def test_a_crowd_never_buys_more_than_there_is(shop: Shop) -> None:

@@ -534,6 +534,10 @@ async def test_orders_are_listed_newest_first_in_pages(till: Till) -> None:
     assert (await till.orders.page(show="another")).orders == ()
     assert [order.rid for order in await till.orders.of_viewer("v1")] == placed[::-1]
     assert await till.orders.of_viewer("v2") == []
+    own = await till.orders.of_viewer("v1")
+    assert await till.orders.of_viewers(["v2", "v1"]) == {"v1": own}
+    assert await till.orders.of_viewers(["v1"], 1) == {"v1": own[:1]}
+    assert await till.orders.of_viewers(["v2"]) == {}
     assert await till.orders.get("nothing") is None
     async with till.database.read() as conn:
         assert len((await conn.execute(select(orders))).all()) == 3

@@ -362,9 +362,9 @@ async def test_a_hold_that_lapses_is_told_and_its_unit_comes_back(node: Node, sh
         await host.act("go_live")
         drop = await open_sale(host, hold_s=5)
         hold = await ada.buy(drop, [("MUG-S", 3)])
-        await ada.wait_for(lambda: ada.room.states["stock:MUG-S"][1] == 0, what="sold out")
+        await ada.wait_for(lambda: ada.room.value("stock:MUG-S") == 0, what="sold out")
         await ada.wait_for(
-            lambda: ada.room.states["stock:MUG-S"][1] == 3, what="units back", timeout_s=15
+            lambda: ada.room.value("stock:MUG-S") == 3, what="units back", timeout_s=15
         )
         await ada.wait_for(
             lambda: (

@@ -33,11 +33,26 @@ def test_other_programs_variables_are_not_ours() -> None:
         ("LIVE_VALKEY_URL", "http://cache"),
         ("LIVE_DATABASE_URL", "mysql://shop"),
         ("LIVE_LOG_LEVEL", "loud"),
+        ("LIVE_NODES", "0"),
+        ("LIVE_NODES", "many"),
+        ("LIVE_CONNECTIONS_MAX", "0"),
+        ("LIVE_JOIN_LIMITS", "500"),
+        ("LIVE_JOIN_LIMITS", "0,20"),
+        ("LIVE_ELSEWHERE_URL", "https://other.example"),
+        ("LIVE_DRAIN_S", "-1"),
+        ("LIVE_TRUSTED_PROXIES", "*"),
+        ("LIVE_TRUSTED_PROXIES", "10.0.0.1, proxy.example"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(BadSettings, match=name):
         Settings.from_environ({name: value})
+
+
+def test_joins_are_paced_unless_that_is_switched_off() -> None:
+    assert Settings.from_environ({}).join_limits == (500, 20)
+    assert Settings.from_environ({"LIVE_JOIN_LIMITS": "1000, 50"}).join_limits == (1000, 50)
+    assert Settings.from_environ({"LIVE_JOIN_LIMITS": "off"}).join_limits is None
 
 
 def test_a_flag_overrules_the_environment() -> None:

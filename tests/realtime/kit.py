@@ -69,7 +69,8 @@ class Node:
             case "join":
                 return await self._join(connection, params)
             case "say":
-                chat = Chat({"text": params["text"]}, rid=params.get("rid", new_id()))
+                rid = params.get("rid", new_id())
+                chat = Chat({"text": params["text"]}, rid, keep=params.get("keep", False))
                 published = await self.hub.publish(str(params["show"]), [chat])
                 return {"offset": published.numbers[0]}
             case "echo":

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from realtime import fanout
 from realtime.counters import Counters
-from realtime.fanout import FanOut
+from realtime.fanout import FanOut, Turns
 from realtime.lanes import Mark
 from tests.realtime.kit import until
 
@@ -77,6 +77,7 @@ async def test_nobody_is_always_last():
     for _ in range(50):
         Slow.served = []
         out.start(b"x", MARK, sockets)
+        await until(lambda: not out.busy)
         firsts.append(sockets.index(Slow.served[0]))
         lasts.append(sockets.index(Slow.served[-1]))
         assert len(Slow.served) == len(set(Slow.served)) == 50
@@ -89,6 +90,48 @@ async def test_the_end_of_a_fan_out_is_told_once_also_without_members():
     told = []
     out = FanOut(lambda socket, mark: None, lambda: told.append(1), Counters())
     out.start(b"x", MARK, crowd(3))
+    await until(lambda: not out.busy)
     assert told == [1]
     out.start(b"x", MARK, [])
     assert not out.busy
+
+
+async def test_the_rooms_of_a_node_share_one_slice_in_a_turn_of_the_loop(monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_S", 0.0)
+    turns = Turns()
+    rooms = [crowd(200) for _ in range(5)]
+    outs = [FanOut(lambda socket, mark: None, lambda: None, Counters(), turns) for _ in rooms]
+    Slow.served = []
+    for out, sockets in zip(outs, rooms, strict=True):
+        out.start(b"x", MARK, sockets)
+    assert len(Slow.served) == fanout.CHUNK, "the first had the whole slice"
+    most = 0
+    while any(out.busy for out in outs):
+        before = len(Slow.served)
+        await asyncio.sleep(0)
+        most = max(most, len(Slow.served) - before)
+    assert most <= fanout.CHUNK
+    assert all(socket.got == [b"x"] for sockets in rooms for socket in sockets)
+    early = {id(socket) for socket in Slow.served[: 6 * fanout.CHUNK]}
+    assert all(early & {id(socket) for socket in sockets} for sockets in rooms), "in turns"
+
+
+async def test_what_a_fan_out_cost_is_told_once():
+    out = FanOut(lambda socket, mark: None, lambda: None, Counters())
+    out.start(b"x", MARK, crowd(100))
+    spent_s, served = out.cost()
+    assert served == 100
+    assert spent_s > 0
+    assert out.cost() == (0.0, 0)
+
+
+async def test_a_stopped_fan_out_leaves_the_turns_to_the_others(monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_S", 0.0)
+    turns = Turns()
+    outs = [FanOut(lambda socket, mark: None, lambda: None, Counters(), turns) for _ in range(2)]
+    crowds = [crowd(200), crowd(200)]
+    for out, sockets in zip(outs, crowds, strict=True):
+        out.start(b"x", MARK, sockets)
+    outs[0].stop()
+    await until(lambda: not outs[1].busy)
+    assert all(socket.got == [b"x"] for socket in crowds[1])

@@ -54,7 +54,8 @@ class Engine:
 
     def comment(self) -> ChatEntry:
         self.tops[1] += 1
-        self.chat.append(ChatEntry(self.tops[1], pack_chat(self.tops[1], f"c{self.tops[1]}")))
+        offset = self.tops[1]
+        self.chat.append(ChatEntry(offset, pack_chat(offset, f"c{offset}"), offset % KEPT == 0))
         return self.chat[-1]
 
     def state(self, key: str, version: int) -> StateEntry:
@@ -84,6 +85,8 @@ class Guest:
     view: View = field(default_factory=View)
     mark: Mark | None = None
     away: bool = True
+    renewed: bool = False
+    """It was away for longer than the log and began anew."""
 
     def read(self, data: bytes) -> None:
         for push in unpack_all(data):
@@ -94,11 +97,14 @@ class Guest:
         old = self.view.position
         data = lanes.recovery(Position(*old)) if old[0] else None
         self.read(lanes.snapshot() if data is None else data)
+        self.renewed |= data is None and old[0] is not None
         return data is not None
 
 
 LOG_MAX = 40
 """Shorter than the real one, so that short stories fall out of it."""
+KEPT = 7
+"""Each seventh comment is one that is never sampled away."""
 GUESTS = 4
 KEYS = st.sampled_from(["pin", "show", "drop:1"])
 STEP = st.one_of(
@@ -107,6 +113,8 @@ STEP = st.one_of(
     st.tuples(st.just("state"), st.sampled_from(["a", "b"]), st.integers(0, 20)),
     st.tuples(st.just("retract"), st.integers(1, 40)),
     st.tuples(st.just("cut")),
+    st.tuples(st.just("squeeze"), st.integers(0, 60)),
+    st.tuples(st.just("hold"), st.sets(st.sampled_from(["a", "b"]))),
     st.tuples(st.just("away"), st.integers(0, GUESTS - 1)),
     st.tuples(st.just("join"), st.integers(0, GUESTS - 1)),
     st.tuples(st.just("stall"), st.integers(0, GUESTS - 1)),
@@ -123,6 +131,7 @@ class Story:
         self.lanes = Lanes(self.engine.image(), Counters())
         self.guests = [Guest() for _ in range(GUESTS)]
         self.deaf = False
+        self.held: set[str] = set()
         steady = self.guests[0]
         steady.join(self.lanes)
 
@@ -132,9 +141,9 @@ class Story:
         if not self.lanes.take(self.engine.batch(*entries)):
             self.lanes.heal(self.engine.image())
 
-    def cut(self) -> None:
+    def cut(self, bytes_max: int | None = None) -> None:
         before = self.lanes.mark
-        data = self.lanes.cut()
+        data = self.lanes.cut(self.held, lambda comments, rest: bytes_max)
         if not data:
             return
         for guest in self.guests:
@@ -162,6 +171,10 @@ class Story:
                     self.publish(self.engine.fact("retracted", value, offset))
             case ("cut",):
                 self.cut()
+            case ("squeeze", bytes_max):
+                self.cut(bytes_max)
+            case ("hold", keys):
+                self.held = keys
             case ("away", n) if n:
                 self.guests[n].away = True
             case ("join", n) if self.guests[n].away:
@@ -187,6 +200,7 @@ class Story:
     def end(self) -> None:
         if self.deaf:
             self.step(("deaf",))
+        self.held = set()
         self.cut()
         for guest in self.guests:
             self.drain(guest)
@@ -218,7 +232,10 @@ def test_all_views_of_a_room_end_equal_whatever_happened(steps):
 
 
 @given(
-    st.lists(STEP.filter(lambda step: step[0] not in ("flood", "restart", "stall")), max_size=50)
+    st.lists(
+        STEP.filter(lambda step: step[0] not in ("flood", "restart", "stall", "squeeze")),
+        max_size=50,
+    )
 )
 @settings(max_examples=200, deadline=None)
 def test_who_was_away_for_less_than_the_log_misses_no_comment(steps):
@@ -233,7 +250,63 @@ def test_who_was_away_for_less_than_the_log_misses_no_comment(steps):
         return  # one cut had more than the log holds, and said so
     first = story.guests[0].view
     for guest in story.guests:
-        assert guest.view.comments == first.comments
+        assert guest.renewed or guest.view.comments == first.comments
+
+
+@given(st.lists(STEP.filter(lambda step: step[0] not in ("flood", "restart", "retract"))))
+@settings(max_examples=200, deadline=None)
+def test_however_it_is_sampled_counts_add_up_and_what_is_to_be_kept_arrives(steps):
+    """Those who read on, who dropped and came back, and who stalled: each knows what it lacks."""
+    story = Story()
+    for guest in story.guests:
+        guest.join(story.lanes)
+    said = 0
+    for step in steps:
+        if step[0] == "comment":
+            step = ("comment", min(step[1], LOG_MAX - said))
+            said += step[1]
+        story.step(step)
+    story.end()
+    kept = {entry.offset for entry in story.engine.chat if entry.keep}
+    for guest in story.guests:
+        view = guest.view
+        if guest.renewed:
+            continue  # more facts than the log holds
+        assert kept <= view.comments.keys()
+        assert len(view.comments) + view.skipped == view.chat == said
+        assert (view.doubles, view.gaps) == (0, 0)
+
+
+def test_a_held_state_waits_and_goes_out_with_its_newest_value():
+    engine = Engine()
+    lanes = Lanes(engine.image(), Counters())
+    assert lanes.take(engine.batch(engine.state("likes", 1), engine.state("stock", 1)))
+    assert unpack_all(lanes.cut({"likes"})) == [[3, "stock", 1, 1]]
+    assert lanes.went == {"stock"}
+    assert set(lanes.only_states) == {"likes"}
+    mark = lanes.mark
+    assert lanes.cut({"likes"}) == b""
+    assert lanes.take(engine.batch(engine.state("likes", 2)))
+    assert unpack_all(lanes.snapshot())[0][1]["states"]["likes"] == [2, 2], "who joins has it"
+    assert lanes.since(mark) == b"", "who is caught up gets it with the others"
+    assert unpack_all(lanes.cut()) == [[3, "likes", 2, 2]]
+    assert unpack_all(lanes.since(mark)) == [[3, "likes", 2, 2]]
+
+
+def test_a_recovery_has_a_bound_while_comments_are_sampled():
+    engine = Engine()
+    lanes = Lanes(engine.image(), Counters())
+    start = lanes.position
+    assert lanes.take(engine.batch(*[engine.comment() for _ in range(20)]))
+    lanes.cut()
+    assert unpack_all(lanes.recovery(start, 3) or b"") == [
+        [6, 6, 6],
+        [4, 7, "c7"],
+        [6, 6, 13],
+        [4, 14, "c14"],
+        [6, 5, 19],
+        [4, 20, "c20"],
+    ]
 
 
 def test_a_tick_with_more_comments_than_a_frame_may_have_counts_the_oldest():

@@ -11,7 +11,8 @@ import uvicorn
 import websockets
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
-from websockets.protocol import OPEN
+from websockets.protocol import CONNECTING, OPEN
+from websockets.server import ServerProtocol
 
 from realtime.socket_uvicorn import LiveWebSocketProtocol
 
@@ -37,11 +38,19 @@ async def test_the_state_that_we_read_and_set_is_there():
     for name in (
         *("app", "loop", "queue", "conn", "transport", "client", "frames", "curr_msg_data_type"),
         *("read_paused", "close_sent", "close_timer", "handshake_complete", "disconnected"),
-        *("connections", "tasks", "writable", "app_state"),
+        *("connections", "tasks", "writable", "app_state", "handshake_initiated"),
     ):
         assert name in base, name
-    for name in ("available_extensions", "max_message_size"):
+    for name in (
+        *("available_extensions", "max_message_size", "current_size", "parser", "reader"),
+        *("events", "parser_exc", "handshake_exc", "close_sent", "logger"),
+    ):
         assert name in vars(one.conn), name
+    assert one.conn.reader.buffer == b""
+    assert inspect.isgenerator(one.conn.parser)
+    assert list(inspect.signature(ServerProtocol.recv_frame).parameters) == ["self", "frame"]
+    assert one.conn.state is CONNECTING
+    assert len(vars(one)) <= 42, "one more attribute doubles the dict of every idle viewer"
     assert one.conn.available_extensions is None
     assert one.conn.max_message_size == 65_536
     assert callable(one.conn.send_close)
@@ -64,6 +73,9 @@ def test_the_methods_that_we_override_have_their_signatures():
         "send_receive_event_to_app": ["self"],
         "handle_close": ["self", "event"],
         "handle_parser_exception": ["self"],
+        "handle_events": ["self"],
+        "handle_ping": ["self"],
+        "send": ["self", "message"],
         "run_asgi": ["self"],
         "send_500_response": ["self"],
     }.items():
@@ -85,6 +97,7 @@ async def test_below_asyncios_transport_is_a_socket_whose_buffer_we_know():
     below = transport.get_extra_info("socket")._sock
     assert isinstance(below, socket.socket)
     assert below.gettimeout() == 0
+    assert transport.max_size == 256 * 1024, "what one read takes"
     transport.set_write_buffer_limits(high=0)
     assert transport.get_write_buffer_limits() == (0, 0)
     assert below.send(b"x") == 1

@@ -38,6 +38,10 @@ export function ConsolePage({ host, onLeave, onSignOut }) {
   const disabled = hold !== "mine" || status.state !== "connected";
   const running = show?.state !== "ended";
   const viewers = stateOf(room, "viewers");
+  const pace = stateOf(room, "pace");
+  const viewersTitle = viewers
+    ? [t("viewers.peak", { n: viewers.peak }), viewers.unique === undefined ? "" : t("viewers.unique", { n: viewers.unique })].filter(Boolean).join(" · ")
+    : "";
   const light = status.state === "connected" ? (hold === "mine" ? "on" : "busy") : "off";
   return html`
     <main class="console" data-testid="console" data-console=${hold} data-connection=${status.state}>
@@ -49,9 +53,11 @@ export function ConsolePage({ host, onLeave, onSignOut }) {
         <${StateBadge} state=${show?.state} />
         <span class="grow"></span>
         ${viewers &&
-        html`<span class="counter" data-testid="viewers" title=${t("viewers.peak", { n: viewers.peak })}>
+        html`<span class="counter" data-testid="viewers" title=${viewersTitle}>
           <${Icon} name="eye" /> ${formatCount(viewers.now, language)}<span class="hidden-text">${t("viewers", { n: viewers.now })}</span>
         </span>`}
+        ${pace?.step > 0 &&
+        html`<span class="counter" role="status" data-testid="pace" data-step=${pace.step}>${t(`pace.${Math.min(pace.step, 3)}`)}</span>`}
         <span class="counter" data-testid="likes">
           <${Icon} name="heart" filled /> ${formatCount(stateOf(room, "likes") ?? 0, language)}
         </span>
