@@ -65,7 +65,7 @@ from realtime import broker_redis
 from realtime.admission import Admission, JoinLimits
 from realtime.audience_redis import RedisAudience
 from realtime.broker import Item, Seed
-from realtime.cluster_redis import scheme_found
+from realtime.cluster_redis import ClusterUrl, is_cluster_url, scheme_found
 from realtime.hub import Hub
 
 if TYPE_CHECKING:
@@ -391,6 +391,9 @@ async def examine_node(settings: Settings) -> "list[doctor.Finding]":
         valkey_url = settings.valkey_url
         if not valkey_url:
             valkey_url = await stack.enter_async_context(valkey_of(folder, find_valkey()))
+        if is_cluster_url(valkey_url):  # one of its nodes answers for what it knows
+            cluster = ClusterUrl.parse(valkey_url)
+            valkey_url = cluster.of(cluster.seeds[0])
         return await doctor.examine(
             valkey=partial(doctor_redis.probe, valkey_url, clock=clock),
             sql=partial(
