@@ -77,6 +77,7 @@ WEB: Final = ROOT / "web_client"
 READY_S: Final = 2.0
 CONNECTIONS_PER_100_FILES: Final = 90
 """A viewer is one open file; the rest is for HTTP, engines and the program itself."""
+FORGET_S: Final = 3_600.0
 CANCELS_MAX: Final = 5
 CANCEL_WAIT_S: Final = 2.0
 PROVIDER: Final = "stripe"
@@ -297,12 +298,24 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
                     ("stage", stage.watch()),
                     ("counters", counters.run(trade.checkout)),
                     ("facts", teller.run()),
+                    ("keys", _forget_old_keys(trade.idempotency)),
                 )
             ]
             try:
                 yield app
             finally:
                 await _end(tasks)
+
+
+async def _forget_old_keys(keys: SqlIdempotency) -> None:
+    """Without it the answers kept for repetitions would grow for as long as the shop lives."""
+    while True:
+        try:
+            while await keys.prune():
+                pass
+        except CommerceError as outage:
+            log.warning("old keys stay: %s", type(outage).__name__)
+        await asyncio.sleep(FORGET_S)
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

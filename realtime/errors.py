@@ -38,7 +38,7 @@ class CloseCode(IntEnum):
     DRAIN = 4000
     """This node is going away; come back as its `goodbye` said."""
     SLOW = 4001
-    """The viewer did not read for longer than the time or byte budget; reconnect and recover."""
+    """The viewer did not read for longer than its budget. Counted; the end itself is an abort."""
     JOIN_TIMEOUT = 4002
     """No `join` within the deadline."""
     SILENT = 4003
@@ -52,7 +52,7 @@ class CloseCode(IntEnum):
     PROTOCOL = 4500
     """The client does not speak this protocol: text frames, or too many bad frames."""
     UNAUTHORIZED = 4501
-    """The identity ended while connected (revoked or expired)."""
+    """The identity ended while connected. Reserved: tokens are checked at the join."""
     VERSION = 4502
     """No subprotocol that we speak was offered; reload the page."""
 
