@@ -155,6 +155,9 @@ class App:
             "joins_waited": self.admission.waited,
             "joins_refused": self.admission.refused,
             "belongings_questions": self.belongings.questions,
+            "gate_epoch": self.trade.checkout.keeper.epoch,
+            "gate_rebuilds": self.trade.checkout.keeper.rebuilds,
+            "gate_away": float(self.trade.checkout.keeper.away),
         }
 
 

@@ -47,6 +47,9 @@ DELIVERY: Final = {
 def options(parser: argparse.ArgumentParser) -> None:
     """Options beside the common ones."""
     parser.add_argument("--hold-s", type=int, default=HOLD_S, help="length of a hold, 5 or more")
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="URL", help="another node of that house"
+    )
 
 
 def main(options_: argparse.Namespace) -> dict[str, Any]:
@@ -57,17 +60,22 @@ def main(options_: argparse.Namespace) -> dict[str, Any]:
 
 async def _run(target: Target, options_: argparse.Namespace) -> dict[str, Any]:
     async with Api(target.url) as api:
-        journey = Journey(api, target, hold_s=options_.hold_s, quiet=options_.quiet)
+        journey = Journey(
+            api, target, also=options_.also, hold_s=options_.hold_s, quiet=options_.quiet
+        )
         return await journey.run()
 
 
 class Journey:
     """One run. Its steps are its public methods, in the order of `run`."""
 
-    def __init__(self, api: Api, target: Target, *, hold_s: int, quiet: bool) -> None:
+    def __init__(
+        self, api: Api, target: Target, *, also: Sequence[str] = (), hold_s: int, quiet: bool
+    ) -> None:
         self.steps = Steps(quiet=quiet)
         self._api = api
         self._target = target
+        self._nodes = [target.url, *(url.rstrip("/") for url in also)]
         self._hold_s = hold_s
         self._random = random.Random()
         self._stage = Stage(api, UNITS)
@@ -143,7 +151,8 @@ class Journey:
             if key == f"stock:{self._stage.sku}":
                 seen.append(value)
 
-        viewer = Shopper(self._target.url, self._stage.show, token, on_change=note)
+        node = self._nodes[number % len(self._nodes)]
+        viewer = Shopper(node, self._stage.show, token, on_change=note)
         self._seen[viewer] = seen
         await viewer.join()
         return viewer
