@@ -28,6 +28,8 @@ from commerce.schema_sql import outbox, shop
 
 GATE_TOPICS: Final = frozenset({"hold", "stock", "drop"})
 """What changes a number in the gate. Facts of other topics are born with the gate's mark."""
+HOOK_TOPICS: Final = frozenset({"order", "stock", "show"})
+"""What other systems are told of. Facts of other topics are born with that mark."""
 CLAIM_MAX: Final = 500
 KEEP_MS: Final = 3_600_000
 """Told facts stay this long, for whoever looks into an accident."""
@@ -65,6 +67,7 @@ class SqlOutbox:
     ) -> None:
         """Adds facts of one topic, in order, in one statement."""
         gate_at = None if topic in GATE_TOPICS else now
+        hooks_at = None if topic in HOOK_TOPICS else now
         rows = [
             {
                 "topic": topic,
@@ -73,6 +76,7 @@ class SqlOutbox:
                 "created_at": now,
                 "sent_at": None if tell else now,
                 "gate_at": gate_at,
+                "hooks_at": hooks_at,
             }
             for key, payload in facts
         ]
@@ -170,7 +174,11 @@ class SqlOutbox:
         """Deletes facts that everybody was told of more than KEEP_MS ago; how many."""
         old = (
             select(outbox.c.id)
-            .where(outbox.c.sent_at < now - KEEP_MS, outbox.c.gate_at.is_not(None))
+            .where(
+                outbox.c.sent_at < now - KEEP_MS,
+                outbox.c.gate_at.is_not(None),
+                outbox.c.hooks_at.is_not(None),
+            )
             .limit(limit)
         )
         async with self._database.begin() as conn:

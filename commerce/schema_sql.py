@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -290,7 +291,56 @@ outbox = Table(
     Column("claimed_until", Ms, nullable=True),
     Column("sent_at", Ms, nullable=True),
     Column("gate_at", Ms, nullable=True),  # the gate was told (or need not be)
+    Column("hooks_at", Ms, nullable=True),  # other systems' deliveries were made (or need not be)
     Index("ix_outbox_sent_at_id", "sent_at", "id"),
     Index("ix_outbox_gate_at_id", "gate_at", "id"),
     Index("ix_outbox_topic_key_id", "topic", "key", "id"),
+    Index(
+        "ix_outbox_hooks_open",
+        "id",
+        sqlite_where=text("hooks_at IS NULL"),
+        postgresql_where=text("hooks_at IS NULL"),
+    ),
+)
+
+webhook_endpoint = Table(
+    "webhook_endpoint",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("types", JSON, nullable=False),  # event types; empty: all
+    Column("generation", Integer, nullable=False),  # of its signing secret, which is not stored
+    Column("rotated_at", Ms, nullable=True),
+    Column("created_at", Ms, nullable=False),
+    Column("stopped", String(16), nullable=True),  # why nothing is sent: paused, gone
+    Column("delivered_at", Ms, nullable=True),  # the last success
+)
+
+webhook_event = Table(
+    "webhook_event",
+    metadata,
+    Column("id", Auto, primary_key=True, autoincrement=True),
+    Column("uid", Id, nullable=False, unique=True),  # what receivers tell repetitions by
+    Column("type", String(64), nullable=False),
+    Column("key", Id, nullable=False),  # events of one key are delivered in order
+    Column("body", Text, nullable=False),
+    Column("created_at", Ms, nullable=False),
+    Index("ix_webhook_event_created_at", "created_at"),
+)
+
+webhook_delivery = Table(
+    "webhook_delivery",
+    metadata,
+    Column("endpoint", Id, ForeignKey("webhook_endpoint.id"), primary_key=True),
+    Column("event", BigInteger, ForeignKey("webhook_event.id"), primary_key=True),
+    Column("key", Id, nullable=False),
+    Column("state", String(16), nullable=False),  # pending delivered dead
+    Column("tries", Integer, nullable=False),
+    Column("next_at", Ms, nullable=False),
+    Column("claimed_until", Ms, nullable=True),
+    Column("answer", String(32), nullable=False),  # of the last try: a status, or why none came
+    Column("updated_at", Ms, nullable=False),
+    Index("ix_webhook_delivery_state_next_at", "state", "next_at"),
+    Index("ix_webhook_delivery_endpoint_key_event", "endpoint", "key", "event"),
+    Index("ix_webhook_delivery_event", "event"),
 )

@@ -39,12 +39,15 @@ from commerce.payments_sql import SqlPayments
 from commerce.record_sql import SqlRecord
 from commerce.stock import Level
 from commerce.stock_redis import RedisGate
+from commerce.webhook_courier import Courier
+from commerce.webhooks_sql import SqlWebhooks
 from live import endpoints, openapi, pages
 from live.accounts_sql import SqlAccounts
 from live.api_accounts import AccountsApi
 from live.api_catalog import CatalogApi
 from live.api_orders import OrdersApi
 from live.api_shows import ShowsApi
+from live.api_webhooks import WebhooksApi
 from live.belongings import Belongings, ShowReader
 from live.commands import Commands
 from live.console import Console
@@ -61,6 +64,7 @@ from live.settings import Settings
 from live.shop_sql import SqlShop
 from live.shows_sql import SqlShows
 from live.stage import Stage
+from live.webhooks import WebhookTeller
 from realtime import broker_redis
 from realtime.admission import Admission, JoinLimits
 from realtime.audience_redis import RedisAudience
@@ -111,6 +115,8 @@ class Trade:
     pay: Pay
     outbox: SqlOutbox
     idempotency: SqlIdempotency
+    webhooks: SqlWebhooks
+    courier: Courier
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +132,7 @@ class App:
     counters: Counters
     tokens: Tokens
     now: DatabaseClock
+    secret: str
     admission: Admission
     belongings: Belongings
     reader: ShowReader
@@ -155,6 +162,8 @@ class App:
             "joins_waited": self.admission.waited,
             "joins_refused": self.admission.refused,
             "belongings_questions": self.belongings.questions,
+            "webhooks_delivered": self.trade.courier.delivered,
+            "webhook_tries_failed": self.trade.courier.failed,
             "gate_epoch": self.trade.checkout.keeper.epoch,
             "gate_rebuilds": self.trade.checkout.keeper.rebuilds,
             "gate_away": float(self.trade.checkout.keeper.away),
@@ -235,6 +244,7 @@ async def _open_trade(
         new_id=new_id,
         settle=checkout.settle,
     )
+    webhooks = SqlWebhooks(database, new_id)
     return Trade(
         checkout,
         SqlCatalog(database, clock, new_id),
@@ -242,6 +252,8 @@ async def _open_trade(
         pay,
         outbox,
         SqlIdempotency(database, clock),
+        webhooks,
+        Courier(webhooks, ground.secret, clock=now),
     )
 
 
@@ -280,6 +292,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
             stage=stage,
             counters=counters,
             tokens=Tokens(ground.secret, clock),
+            secret=ground.secret,
             admission=_admission(settings),
             belongings=Belongings(trade.checkout, trade.orders),
             reader=ShowReader(shows),
@@ -290,6 +303,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
         stack.push_async_callback(app.belongings.close)
         stack.push_async_callback(app.reader.close)
         teller = FactTeller(trade.outbox, trade.checkout, trade.orders, hub, now)
+        webhooks = WebhookTeller(trade.webhooks, trade.checkout, trade.orders, now)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(work, name=name)
@@ -301,6 +315,8 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
                     ("stage", stage.watch()),
                     ("counters", counters.run(trade.checkout)),
                     ("facts", teller.run()),
+                    ("webhooks", webhooks.run()),
+                    ("courier", trade.courier.run()),
                     ("keys", _forget_old_keys(trade.idempotency)),
                 )
             ]
@@ -371,6 +387,7 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
         *ShowsApi(app.shows, app.stage, trade.checkout).routes(),
         *CatalogApi(trade.catalog, trade.checkout, app.shop).routes(),
         *OrdersApi(trade.checkout, trade.pay, trade.orders, address).routes(),
+        *WebhooksApi(trade.webhooks, app.secret, app.now).routes(),
     ]
     api = Api(app.tokens, trade.idempotency, clock)
     described = openapi.document(table, version())

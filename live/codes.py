@@ -82,6 +82,10 @@ CODES: Final = MappingProxyType(
         "csv_refused": Code(422, False, "Some rows are wrong, so nothing was imported."),
         "bad_currency": Code(422, False, "That is not a currency we know."),
         "wrong_currency": Code(409, False, "This shop sells in another currency."),
+        # The shop's other systems.
+        "unknown_webhook": Code(404, False, "There is no such webhook."),
+        "too_many_webhooks": Code(409, False, "There are too many webhooks already."),
+        "bad_webhook_url": Code(422, False, "Events cannot be sent to that address."),
         # HTTP.
         "not_found": Code(404, False, "There is nothing here."),
         "method_not_allowed": Code(405, False, "That method is not possible here."),

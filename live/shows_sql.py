@@ -14,6 +14,7 @@ from sqlalchemy import insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.database_sql import Database
+from commerce.outbox_sql import SqlOutbox
 from live.codes import refuse
 from live.schema_sql import show
 from live.shows import PAGE_MAX, Change, Show, ShowState
@@ -133,11 +134,15 @@ class SqlShows:
                 raise refuse("console_taken", fence=found.fence)
             if n <= found.action:
                 raise refuse("replayed_action", n=found.action)
+            values = change(found)
             await connection.execute(
                 update(show)
                 .where(show.c.id == show_id, show.c.fence == fence, show.c.action < n)
-                .values(action=n, **change(found))
+                .values(action=n, **values)
             )
+            if values.get("state", found.state) != found.state:
+                fact = {"show": show_id, "title": found.title, "state": str(values["state"])}
+                await SqlOutbox.add(connection, "show", show_id, fact, self._clock(), tell=False)
         return found
 
     @asynccontextmanager
