@@ -17,7 +17,8 @@ from commerce.bulk_sql import in_texts, texts
 from commerce.database_sql import Database
 from commerce.orders import MOVES, PAGE_MAX, Order, OrderLine, OrderPage, OrderState
 from commerce.outbox_sql import SqlOutbox
-from commerce.schema_sql import customer_detail, order_line, orders
+from commerce.people_sql import SqlPeople
+from commerce.schema_sql import order_line, orders
 from commerce.stock import Hold
 
 
@@ -87,8 +88,9 @@ async def _tell(
 class SqlOrders:
     """See `commerce.orders.Orders`. Every method raises Unavailable when the database is away."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, people: SqlPeople) -> None:
         self._database = database
+        self._people = people
 
     async def get(self, id: str) -> Order | None:
         """One order."""
@@ -100,10 +102,8 @@ class SqlOrders:
 
     async def customer(self, rid: str) -> dict[str, object] | None:
         """See `Orders`."""
-        wanted = select(customer_detail.c.detail).where(customer_detail.c.rid == rid)
         async with self._database.read() as conn:
-            found: dict[str, object] | None = (await conn.execute(wanted)).scalar()
-        return found
+            return await self._people.detail(conn, rid)
 
     async def of_viewer(self, viewer: str, limit: int = 50) -> Sequence[Order]:
         """A viewer's own, newest first; at most `PAGE_MAX`."""

@@ -18,7 +18,7 @@ from sqlalchemy import Row, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce import orders_sql, reservations_sql
-from commerce.database_sql import Database, upsert
+from commerce.database_sql import Database
 from commerce.errors import BadCurrency, HoldEnded, PaymentOpen, UnknownHold
 from commerce.orders import OrderState
 from commerce.outbox_sql import SqlOutbox
@@ -32,7 +32,8 @@ from commerce.payments import (
     Sale,
     Seen,
 )
-from commerce.schema_sql import customer_detail, payment, reservation, shop
+from commerce.people_sql import SqlPeople
+from commerce.schema_sql import payment, reservation, shop
 from commerce.stock import Hold, HoldState
 
 DEADLINE: Final = "deadline"
@@ -56,9 +57,10 @@ _log = logging.getLogger(__name__)
 class SqlPayments:
     """Payments of one database through one provider. Methods raise Unavailable when it is away."""
 
-    def __init__(self, database: Database, provider: str) -> None:
+    def __init__(self, database: Database, provider: str, people: SqlPeople) -> None:
         self._database = database
         self._provider = provider
+        self._people = people
 
     # Looking
 
@@ -141,7 +143,7 @@ class SqlPayments:
             current = await self._current(conn, hold, now)
             if current is None:
                 current, hold = await self._create(conn, hold, new_id, now)
-            await _keep_detail(conn, hold, delivery, now)
+            await self._people.keep(conn, hold.viewer, hold.rid, asdict(delivery), now)
         return current, hold
 
     async def _current(self, conn: AsyncConnection, hold: Hold, now: int) -> Payment | None:
@@ -441,16 +443,6 @@ async def _tell(conn: AsyncConnection, rid: str, state: str, now: int) -> None:
         raise LookupError(rid)
     payload = {"rid": rid, "viewer": hold.viewer, "show": hold.show, "state": state}
     await SqlOutbox.add(conn, "payment", rid, payload, now)
-
-
-async def _keep_detail(conn: AsyncConnection, hold: Hold, delivery: Delivery, now: int) -> None:
-    row = {
-        "rid": hold.rid,
-        "viewer": hold.viewer,
-        "detail": asdict(delivery),
-        "updated_at": now,
-    }
-    await upsert(conn, customer_detail, row, key=("rid",))
 
 
 def _payment(row: Row[Any]) -> Payment:

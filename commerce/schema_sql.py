@@ -3,8 +3,7 @@
 Responsible for names, types and the last walls: `CHECK (held + committed <= on_hand)` refuses an
 oversold unit even if everything above it is wrong. It must not hold queries. Times are integers
 (milliseconds UTC), because the same code runs on SQLite, and because time is always an argument.
-Money is minor units. Personal data stands in `customer_detail` alone, so that it can be encrypted
-and erased in one place.
+Money is minor units. Personal data stands in `person_detail` alone, sealed under the person's key.
 """
 
 from sqlalchemy import (
@@ -193,12 +192,31 @@ viewer_use = Table(
     CheckConstraint("units >= 0", name="units"),
 )
 
-customer_detail = Table(
+person_key = Table(
+    "person_key",
+    metadata,
+    Column("person", Id, primary_key=True),
+    Column("wrapped", Text, nullable=True),  # the person's key under the master; null: erased
+    Column("created_at", Ms, nullable=False),
+    Column("destroyed_at", Ms, nullable=True),
+)
+
+person_detail = Table(
+    "person_detail",
+    metadata,
+    Column("rid", Id, ForeignKey("reservation.rid"), primary_key=True),
+    Column("person", Id, ForeignKey("person_key.person"), nullable=False, index=True),
+    Column("sealed", Text, nullable=False),  # name, e-mail, phone, address, under the person's key
+    Column("updated_at", Ms, nullable=False),
+    Index("ix_person_detail_updated_at", "updated_at"),
+)
+
+customer_detail = Table(  # details as version 0.1 kept them: sealed and emptied at the next start
     "customer_detail",
     metadata,
     Column("rid", Id, ForeignKey("reservation.rid"), primary_key=True),
     Column("viewer", Id, nullable=False, index=True),
-    Column("detail", JSON, nullable=False),  # name, email, phone, address
+    Column("detail", JSON, nullable=False),
     Column("updated_at", Ms, nullable=False),
 )
 

@@ -20,9 +20,10 @@ import msgspec
 import typer
 
 from commerce.errors import BadCurrency
+from commerce.people import MasterLost, OrdersUnderWay
 from live import collector
 from live.accounts import PASSWORD_CHARS_MIN, Accounts
-from live.app import App, examine_node, make_asgi, open_app, open_office
+from live.app import App, clock, examine_node, make_asgi, open_app, open_office
 from live.child import ChildFailed
 from live.data_folder import FolderInUse
 from live.demo import DEMO_SHOW, open_demo
@@ -53,6 +54,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+person_cli = typer.Typer(help="What is held about buyers.", no_args_is_help=True)
+cli.add_typer(person_cli, name="person")
 user_cli = typer.Typer(help="Accounts of people who run shows.", no_args_is_help=True)
 cli.add_typer(user_cli, name="user")
 
@@ -91,7 +94,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     """Run a command; what an operator can mend is one sentence, not a stack."""
     try:
         asyncio.run(work)
-    except (FolderInUse, EngineMissing, ChildFailed) as wrong:
+    except (FolderInUse, EngineMissing, ChildFailed, MasterLost) as wrong:
         _fail(str(wrong))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -377,6 +380,39 @@ async def _user_password(settings: Settings, login: str, password: str) -> None:
         if not await office.accounts.set_password(login, password):
             _fail(f"there is no account {login}")
     typer.echo("done")
+
+
+Person = Annotated[str, typer.Argument(help="A viewer's id, as an order shows it.")]
+
+
+@person_cli.command("export")
+def person_export(person: Person, data: Data = None) -> None:
+    """Print everything that is held about a person, as JSON."""
+    _run(_person_export(_settings(data=data), person))
+
+
+async def _person_export(settings: Settings, person: str) -> None:
+    async with open_office(settings) as office:
+        typer.echo(json.dumps(await office.people.export(person), indent=2, ensure_ascii=False))
+
+
+@person_cli.command("erase")
+def person_erase(
+    person: Person,
+    force: Annotated[bool, typer.Option(help="Also while an order is under way.")] = False,
+    data: Data = None,
+) -> None:
+    """Forget a person: their key is destroyed, in every copy of the database as well."""
+    _run(_person_erase(_settings(data=data), person, force=force))
+
+
+async def _person_erase(settings: Settings, person: str, *, force: bool) -> None:
+    async with open_office(settings) as office:
+        try:
+            await office.people.erase(person, clock(), force=force)
+        except OrdersUnderWay as busy:
+            _fail(f"{busy.holds} reserved and {busy.orders} ordered things; --force forgets anyway")
+    typer.echo("forgotten")
 
 
 @cli.command("doctor")

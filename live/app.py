@@ -36,9 +36,12 @@ from commerce.orders_sql import SqlOrders
 from commerce.outbox_sql import SqlOutbox
 from commerce.pay import Pay
 from commerce.payments_sql import SqlPayments
+from commerce.people import ErasureList, MasterLost
+from commerce.people_sql import SqlPeople
 from commerce.record_sql import SqlRecord
 from commerce.stock import Level
 from commerce.stock_redis import RedisGate
+from commerce.vault import Vault
 from commerce.webhook_courier import Courier
 from commerce.webhooks_sql import SqlWebhooks
 from live import endpoints, openapi, pages
@@ -46,6 +49,7 @@ from live.accounts_sql import SqlAccounts
 from live.api_accounts import AccountsApi
 from live.api_catalog import CatalogApi
 from live.api_orders import OrdersApi
+from live.api_people import PeopleApi
 from live.api_shows import ShowsApi
 from live.api_webhooks import WebhooksApi
 from live.belongings import Belongings, ShowReader
@@ -60,6 +64,7 @@ from live.identity import Tokens
 from live.metrics import exporter
 from live.migrate_sql import migrate, revisions
 from live.node import ROOT, Ground, open_files
+from live.privacy import Retention
 from live.settings import Settings
 from live.shop_sql import SqlShop
 from live.shows_sql import SqlShows
@@ -132,6 +137,7 @@ class App:
     counters: Counters
     tokens: Tokens
     now: DatabaseClock
+    people: SqlPeople
     secret: str
     admission: Admission
     belongings: Belongings
@@ -177,22 +183,26 @@ class Office:
     accounts: SqlAccounts
     catalog: SqlCatalog
     shop: SqlShop
+    people: SqlPeople
+    database: Database
 
 
 @contextlib.asynccontextmanager
 async def open_office(settings: Settings) -> AsyncIterator[Office]:
     """The database alone, for commands that need no room. A running node does not mind."""
-    url = settings.database_url
-    if not url:
+    folder = DataFolder(settings.data)
+    if not settings.database_url:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        url = DataFolder(settings.data).database_url
-    database = await Database.open(url)
+    database = await Database.open(settings.database_url or folder.database_url)
     try:
         await migrate(database)
+        secret = settings.secret or folder.secret().hex()
         yield Office(
             SqlAccounts(database, clock, new_id),
             SqlCatalog(database, clock, new_id),
             SqlShop(database, clock),
+            await _open_people(settings, secret, database),
+            database,
         )
     finally:
         await database.close()
@@ -217,6 +227,15 @@ async def _open_rooms(
     return Hub(broker, RedisAudience(client), node=node, clock=now, seed=seed)
 
 
+async def _open_people(settings: Settings, secret: str, database: Database) -> SqlPeople:
+    """Raises MasterLost: better no shop than one that cannot read where to send things."""
+    vault = Vault([*settings.data_keys, secret] if secret else settings.data_keys)
+    people = SqlPeople(database, vault, ErasureList(settings.data / "erasures.jsonl"))
+    if not await people.readable():
+        raise MasterLost("names and addresses do not open: LIVE_DATA_KEYS or LIVE_SECRET changed")
+    return people
+
+
 async def _open_trade(
     stack: contextlib.AsyncExitStack,
     ground: Ground,
@@ -224,6 +243,7 @@ async def _open_trade(
     database: Database,
     learn: Callable[[Mapping[str, Level]], None],
     now: Clock,
+    people: SqlPeople,
 ) -> Trade:
     # Half a second of imports that `user` and `import` have no use for.
     from commerce.payments_stripe import StripeProvider
@@ -238,7 +258,7 @@ async def _open_trade(
     stack.push_async_callback(provider.close)
     pay = Pay(
         provider,
-        SqlPayments(database, PROVIDER),
+        SqlPayments(database, PROVIDER, people),
         Inbox(database, PROVIDER),
         clock=now,
         new_id=new_id,
@@ -248,7 +268,7 @@ async def _open_trade(
     return Trade(
         checkout,
         SqlCatalog(database, clock, new_id),
-        SqlOrders(database),
+        SqlOrders(database, people),
         pay,
         outbox,
         SqlIdempotency(database, clock),
@@ -267,6 +287,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
         # What decides (deadlines, openings) goes by the database's time on every node.
         now = DatabaseClock(database, wall=clock, steady=steady)
         await now.measure()
+        people = await _open_people(settings, ground.secret, database)
 
         # Rooms and trade each tell the product something; the product is built after both.
         async def seed(room: str, known: Mapping[str, object]) -> Sequence[Item]:
@@ -278,7 +299,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
         # What an operator calls redis:// may be a node of a cluster; the server says so itself.
         url = await scheme_found(ground.valkey_url)
         hub = await _open_rooms(stack, url, settings.node, seed, now)
-        trade = await _open_trade(stack, ground, url, database, learn, now)
+        trade = await _open_trade(stack, ground, url, database, learn, now, people)
         shows = SqlShows(database, now, new_id)
         shop = SqlShop(database, now)
         stage = Stage(hub, shows, trade.catalog, trade.checkout, shop, now)
@@ -292,6 +313,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
             stage=stage,
             counters=counters,
             tokens=Tokens(ground.secret, clock),
+            people=people,
             secret=ground.secret,
             admission=_admission(settings),
             belongings=Belongings(trade.checkout, trade.orders),
@@ -317,6 +339,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
                     ("facts", teller.run()),
                     ("webhooks", webhooks.run()),
                     ("courier", trade.courier.run()),
+                    ("retention", Retention(people, settings.retention_days, now).run()),
                     ("keys", _forget_old_keys(trade.idempotency)),
                 )
             ]
@@ -387,6 +410,7 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
         *ShowsApi(app.shows, app.stage, trade.checkout).routes(),
         *CatalogApi(trade.catalog, trade.checkout, app.shop).routes(),
         *OrdersApi(trade.checkout, trade.pay, trade.orders, address).routes(),
+        *PeopleApi(app.people, app.now).routes(),
         *WebhooksApi(trade.webhooks, app.secret, app.now).routes(),
     ]
     api = Api(app.tokens, trade.idempotency, clock)

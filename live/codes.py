@@ -76,6 +76,7 @@ CODES: Final = MappingProxyType(
         "product_changed": Code(409, False, "Somebody else has changed this product meanwhile."),
         "stock_held": Code(409, False, "That many units are held or sold already."),
         "unknown_order": Code(404, False, "There is no such order."),
+        "orders_under_way": Code(409, False, "Something is still reserved or on its way."),
         "csv_columns": Code(422, False, "This file lacks columns that a product file needs."),
         "csv_encoding": Code(422, False, "This file is not UTF-8 text."),
         "csv_too_many_rows": Code(413, False, "This file has too many rows."),

@@ -7,7 +7,7 @@ failure, which a test forbids.
 from types import MappingProxyType
 from typing import Final
 
-from commerce import catalog, errors
+from commerce import catalog, errors, people
 from live.codes import refuse, refuse_with
 from realtime.errors import BrokerUnavailable, Rejected
 
@@ -39,6 +39,7 @@ CODE_OF: Final = MappingProxyType(
         catalog.HandleTaken: "handle_taken",
         catalog.SkuTaken: "sku_taken",
         catalog.ProductChanged: "product_changed",
+        people.OrdersUnderWay: "orders_under_way",
         errors.Busy: "busy",
         errors.Unavailable: "unavailable",
     }

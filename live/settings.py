@@ -41,6 +41,13 @@ VARIABLES: Final = (
         "LIVE_DATABASE_URL", "", "postgresql:// or sqlite:///; empty: SQLite in the data folder"
     ),
     Variable("LIVE_SECRET", "", "signs tokens (32 characters or more); empty: made and kept"),
+    Variable(
+        "LIVE_DATA_KEYS",
+        "",
+        "seal what is personal (32 characters or more); by commas, the first one seals, all of "
+        "them open; empty: LIVE_SECRET",
+    ),
+    Variable("LIVE_RETENTION_DAYS", "1095", "names and addresses are forgotten then; 0: never"),
     Variable("LIVE_PUBLIC_URL", "", "address that viewers use, as in https://live.example.com"),
     Variable("LIVE_ORIGINS", "", "further sites whose pages may connect, separated by commas"),
     Variable("LIVE_STRIPE_KEY", "", "Stripe secret key; empty: the sandbox provider"),
@@ -81,6 +88,7 @@ VALKEY_SCHEMES: Final = (
 )
 NODES_MAX: Final = 64
 DRAIN_S_MAX: Final = 600
+RETENTION_DAYS_MAX: Final = 36_500
 JOIN_LIMITS: Final = (500, 20)
 
 
@@ -94,6 +102,8 @@ class Settings:
     valkey_url: str = ""
     database_url: str = ""
     secret: str = ""
+    data_keys: tuple[str, ...] = ()
+    retention_days: int = 1095
     public_url: str = ""
     origins: tuple[str, ...] = ()
     stripe_key: str = ""
@@ -118,6 +128,7 @@ class Settings:
             if field.name
             not in {
                 "secret",
+                "data_keys",
                 "stripe_key",
                 "stripe_webhook_secrets",
                 "database_url",
@@ -155,6 +166,10 @@ class Settings:
             valkey_url=text("LIVE_VALKEY_URL"),
             database_url=text("LIVE_DATABASE_URL"),
             secret=text("LIVE_SECRET"),
+            data_keys=several("LIVE_DATA_KEYS"),
+            retention_days=_number(
+                "LIVE_RETENTION_DAYS", text("LIVE_RETENTION_DAYS", "1095"), 0, RETENTION_DAYS_MAX
+            ),
             public_url=text("LIVE_PUBLIC_URL").rstrip("/"),
             origins=tuple(origin.rstrip("/") for origin in several("LIVE_ORIGINS")),
             stripe_key=text("LIVE_STRIPE_KEY"),
@@ -178,6 +193,8 @@ class Settings:
         """Raises `BadSettings` for a value that makes no sense."""
         if self.secret and len(self.secret) < SECRET_CHARS_MIN:
             raise BadSettings(f"LIVE_SECRET needs at least {SECRET_CHARS_MIN} characters")
+        if any(len(key) < SECRET_CHARS_MIN for key in self.data_keys):
+            raise BadSettings(f"LIVE_DATA_KEYS needs at least {SECRET_CHARS_MIN} characters each")
         for name, url in (
             ("LIVE_PUBLIC_URL", self.public_url),
             ("LIVE_STRIPE_API", self.stripe_api),

@@ -5,6 +5,7 @@ import itertools
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ from commerce.pay import Pay
 from commerce.payments import Address, Delivery, Payment, PaymentPage
 from commerce.payments_sql import SqlPayments
 from commerce.payments_stripe import StripeProvider
+from commerce.people import ErasureList
+from commerce.people_sql import SqlPeople
 from commerce.reservations_sql import find, move
 from commerce.schema_sql import (
     metadata,
@@ -38,8 +41,10 @@ from commerce.schema_sql import (
     viewer_use,
 )
 from commerce.stock import Hold, HoldState
+from commerce.vault import Vault
 
 KEY = "sk_test_sandbox"
+MASTER = "a master of thirty-two characters or more"
 RETURN_URL = "http://shop.example/show/1?tab=a"
 SUCCEEDS, DECLINED = "4242424242424242", "4000000000000002"
 ASKS, LATE = "4000002500003155", "4000000000000093"
@@ -127,15 +132,16 @@ class Clock:
 class Till:
     """One node that takes payments, and what a test wants to ask about it."""
 
-    def __init__(self, database: Database, api: Api, clock: Clock) -> None:
+    def __init__(self, database: Database, api: Api, clock: Clock, erasures: Path) -> None:
         self.database, self.api, self.clock = database, api, clock
+        self.people = SqlPeople(database, Vault([MASTER]), ErasureList(erasures))
         self.settled: list[str] = []
         self.provider = StripeProvider(
             KEY, ["whsec_test"], api_base=api.url, timeout_s=3.0, retries=0
         )
-        self.record = SqlPayments(database, "stripe")
+        self.record = SqlPayments(database, "stripe", self.people)
         self.inbox = Inbox(database, "stripe")
-        self.orders = SqlOrders(database)
+        self.orders = SqlOrders(database, self.people)
         self._ids = itertools.count(1)
         self._serial = time.monotonic_ns()
         self.pay = self.node(self.provider)
@@ -264,8 +270,8 @@ class Till:
             )
         return rid
 
-    async def begin(self, rid: str) -> PaymentPage:
-        return await self.pay.begin("v1", rid, DELIVERY, return_url=RETURN_URL)
+    async def begin(self, rid: str, viewer: str = "v1") -> PaymentPage:
+        return await self.pay.begin(viewer, rid, DELIVERY, return_url=RETURN_URL)
 
     async def hold(self, rid: str) -> Hold:
         async with self.database.read() as conn:
@@ -334,13 +340,14 @@ async def make_tables(url: str) -> None:
 @asynccontextmanager
 async def open_till(database_url: str, api: Api) -> AsyncIterator[Till]:
     database = await Database.open(database_url)
-    till = Till(database, api, Clock())
-    await till.seed()
-    try:
-        yield till
-    finally:
-        await till.provider.close()
-        await database.close()
+    with tempfile.TemporaryDirectory() as folder:
+        till = Till(database, api, Clock(), Path(folder) / "erasures.jsonl")
+        await till.seed()
+        try:
+            yield till
+        finally:
+            await till.provider.close()
+            await database.close()
 
 
 @asynccontextmanager
