@@ -23,7 +23,16 @@ from commerce.errors import BadCurrency
 from commerce.people import MasterLost, OrdersUnderWay
 from live import collector
 from live.accounts import PASSWORD_CHARS_MIN, Accounts
-from live.app import App, clock, examine_node, make_asgi, open_app, open_office
+from live.app import (
+    App,
+    clock,
+    examine_node,
+    make_asgi,
+    open_app,
+    open_office,
+    restore_database,
+)
+from live.backup_sql import BadBackup
 from live.child import ChildFailed
 from live.data_folder import FolderInUse
 from live.demo import DEMO_SHOW, open_demo
@@ -413,6 +422,39 @@ async def _person_erase(settings: Settings, person: str, *, force: bool) -> None
         except OrdersUnderWay as busy:
             _fail(f"{busy.holds} reserved and {busy.orders} ordered things; --force forgets anyway")
     typer.echo("forgotten")
+
+
+@cli.command("backup")
+def backup_command(
+    file: Annotated[Path, typer.Argument(help="A new file, as in shop.backup.")], data: Data = None
+) -> None:
+    """Copy the whole database into one file, also while the shop is open."""
+    _run(_backup(_settings(data=data), file))
+
+
+async def _backup(settings: Settings, file: Path) -> None:
+    async with open_office(settings) as office:
+        try:
+            made = await office.backup(file)
+        except FileExistsError:
+            _fail(f"{file} is there already")
+    typer.echo(f"{sum(made.rows.values())} rows of schema {made.revision} in {file}")
+
+
+@cli.command("restore")
+def restore_command(
+    file: Annotated[Path, typer.Argument(help="A file that `backup` made.")], data: Data = None
+) -> None:
+    """Fill an empty database with a copy; who was erased since is forgotten again."""
+    _run(_restore(_settings(data=data), file))
+
+
+async def _restore(settings: Settings, file: Path) -> None:
+    try:
+        found, forgotten = await restore_database(settings, file)
+    except BadBackup as wrong:
+        _fail(str(wrong))
+    typer.echo(f"{sum(found.rows.values())} rows restored; {forgotten} persons forgotten again")
 
 
 @cli.command("doctor")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -44,7 +45,7 @@ from commerce.stock_redis import RedisGate
 from commerce.vault import Vault
 from commerce.webhook_courier import Courier
 from commerce.webhooks_sql import SqlWebhooks
-from live import endpoints, openapi, pages
+from live import backup_sql, endpoints, openapi, pages
 from live.accounts_sql import SqlAccounts
 from live.api_accounts import AccountsApi
 from live.api_catalog import CatalogApi
@@ -186,6 +187,10 @@ class Office:
     people: SqlPeople
     database: Database
 
+    async def backup(self, file: Path) -> backup_sql.Summary:
+        """A copy of everything. Raises FileExistsError, Unavailable."""
+        return await backup_sql.backup(self.database, file, clock())
+
 
 @contextlib.asynccontextmanager
 async def open_office(settings: Settings) -> AsyncIterator[Office]:
@@ -206,6 +211,25 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
         )
     finally:
         await database.close()
+
+
+async def restore_database(settings: Settings, file: Path) -> tuple[backup_sql.Summary, int]:
+    """Fills an empty database; what the file had, and how many persons were forgotten again.
+
+    Raises BadBackup, Unavailable, FolderInUse.
+    """
+    folder = DataFolder(settings.data)
+    with contextlib.ExitStack() as stack:
+        if not settings.database_url:
+            stack.enter_context(folder)  # no node may be using it
+        database = await Database.open(settings.database_url or folder.database_url)
+        try:
+            summary = await backup_sql.restore(database, file)
+            secret = settings.secret or folder.secret().hex()
+            people = await _open_people(settings, secret, database)
+            return summary, await people.repeat_erasures()
+        finally:
+            await database.close()
 
 
 def _admission(settings: Settings) -> Admission:

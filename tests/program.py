@@ -100,6 +100,18 @@ class Program:
             raise
         return self
 
+    def run(self) -> tuple[int, str]:
+        """A command that ends by itself: its exit code and what it said."""
+        done = subprocess.run(
+            self._command,
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=START_DEADLINE_S,
+        )
+        return done.returncode, done.stdout + done.stderr
+
     def stop(self) -> int:
         """Ctrl-C; returns its exit code. Fails when it does not end."""
         if self._process is None:
