@@ -16,6 +16,7 @@ from typing import Final
 
 from commerce.batcher import Pause
 from commerce.board import Board
+from commerce.crash_points import CrashHook, nothing
 from commerce.errors import (
     Busy,
     CommerceError,
@@ -41,10 +42,6 @@ BUSY_MS: Final = (200, 1_000)
 """From and to: spread, so that those who come back do not come together."""
 
 
-def _nothing(_point: str) -> None:
-    """The crash point of production: nothing happens there."""
-
-
 class Checkout:
     """One per node; several nodes share the engines.
 
@@ -63,13 +60,14 @@ class Checkout:
         on_levels: Callable[[Mapping[str, Level]], None],
         pause: Pause = asyncio.sleep,
         chance: Callable[[], float] = random.random,
-        crash_point: Callable[[str], None] = _nothing,
+        crash_point: CrashHook = nothing,
         inflight_max: int = INFLIGHT_MAX,
     ) -> None:
         self._record = record
         self._clock = clock
         self._chance = chance
         self._inflight_max = inflight_max
+        self._crash_point = crash_point
         self._cases: dict[str, Case] = {}
         self.board = Board(on_levels)
         self.keeper = Gatekeeper(
@@ -151,6 +149,7 @@ class Checkout:
         HoldEnded (sold), Unavailable.
         """
         hold = await self._record.cancel(viewer, rid, self._clock())
+        self._crash_point("cancel:after_commit")
         if hold.state is HoldState.CANCELLED:
             await self.upkeep.tell([hold])
         return hold
@@ -217,6 +216,7 @@ class Checkout:
         """
         now = self._clock()
         row = await self._record.adjust(sku, delta, ref=ref, kind=kind, now=now)
+        self._crash_point("adjust:after_commit")
         await self._tell_gate()
         levels = await self.levels([sku])
         self.board.learn(levels)
@@ -240,6 +240,7 @@ class Checkout:
         Raises UnknownSku, SkuInDrop, Unavailable.
         """
         await self._record.open_drop(drop, self._clock())
+        self._crash_point("drop:after_commit")
         with suppress(GateUnavailable):  # if it is away: every gate is fenced by now
             await self.keeper.heal(self.keeper.epoch, wait_for_others=False)
 

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 
 from commerce.batcher import Pause
 from commerce.board import Board
+from commerce.crash_points import CrashHook
 from commerce.gate import Fenced, Gate, GateUnavailable, Stale
 from commerce.record import Record
 
@@ -50,7 +51,7 @@ class Gatekeeper:
         clock: Callable[[], int],
         pause: Pause,
         chance: Callable[[], float] = random.random,
-        crash_point: Callable[[str], None],
+        crash_point: CrashHook,
     ) -> None:
         self.gate = gate
         self._record = record

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from commerce.crash_points import CrashHook, nothing
 from commerce.errors import HoldEnded, Unavailable
 from commerce.payments import (
     SHOWN,
@@ -74,6 +75,7 @@ class Pay:
         shipping_label: str = "Shipping",
         tick_s: float = TICK_S,
         listen_s: float = LISTEN_S,
+        crash_point: CrashHook = nothing,
     ) -> None:
         self._provider = provider
         self._record = record
@@ -83,7 +85,10 @@ class Pay:
         self._shipping_label = shipping_label
         self._tick_s = tick_s
         self._listen_s = listen_s
-        self._settlement = Settlement(provider, record, clock=clock, new_id=new_id, settle=settle)
+        self._crash_point = crash_point
+        self._settlement = Settlement(
+            provider, record, clock=clock, new_id=new_id, settle=settle, crash_point=crash_point
+        )
         self._listen_back_ms = LISTEN_BACK_FIRST_MS
         self._wake_inbox = asyncio.Event()
         self._slots = asyncio.Semaphore(PARALLEL_MAX)
@@ -112,6 +117,7 @@ class Pay:
 
     async def _open(self, payment: Payment, hold: Hold, return_url: str) -> PaymentPage:
         request = self._request(payment, hold, return_url)
+        self._crash_point("pay:before_provider")
         try:
             seen = await self._provider.create_session(request)
         except ProviderRefused as refused:
@@ -122,6 +128,7 @@ class Pay:
             raise Unavailable(RETRY_AFTER_MS) from None
         except Unavailable:
             return await self._opened_before(payment)
+        self._crash_point("pay:after_provider")
         if await self._record.opened(payment.id, seen, self._clock()):
             return _page(seen.url, payment, hold)
         known = await self._record.find(payment.id)
@@ -159,6 +166,7 @@ class Pay:
         """A webhook: raises BadSignature, or returns when the event is committed (answer 200)."""
         event = self._provider.verify(raw, signature, self._clock())
         await self._inbox.receive([event], self._clock())
+        self._crash_point("inbox:after_commit")
         self._wake_inbox.set()
 
     async def refresh(self, rid: str) -> None:

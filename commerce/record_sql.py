@@ -8,7 +8,7 @@ A win is written under the epoch of the gate that decided it: the epoch's row is
 rebuild waits for the batches under way and every later batch of the old epoch is Fenced.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sqlalchemy import select
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce import drops_sql, epochs_sql, image_sql, reservations_sql, stock_sql, winners_sql
 from commerce.bulk_sql import insert_rows
+from commerce.crash_points import CrashHook, nothing
 from commerce.database_sql import Database
 from commerce.errors import HoldEnded, Unavailable, UnknownHold
 from commerce.gate import Fenced, Image, Orphan
@@ -30,16 +31,10 @@ WRITE_TRIES: Final = 2
 """A deadlock or a lost connection ends an attempt; by rid the next finds what that one did."""
 
 
-def _nothing(_point: str) -> None:
-    """The crash point of production: nothing happens there."""
-
-
 class SqlRecord:
     """See `commerce.record.Record`. `crash_point` is called at named places, for drills."""
 
-    def __init__(
-        self, database: Database, *, crash_point: Callable[[str], None] = _nothing
-    ) -> None:
+    def __init__(self, database: Database, *, crash_point: CrashHook = nothing) -> None:
         self._database = database
         self._crash_point = crash_point
 

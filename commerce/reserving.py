@@ -24,6 +24,7 @@ from typing import Final
 
 from commerce.batcher import Batcher, Pause
 from commerce.board import Board
+from commerce.crash_points import CrashHook
 from commerce.errors import (
     Busy,
     CommerceError,
@@ -93,7 +94,7 @@ class Reserving:
         *,
         clock: Callable[[], int],
         pause: Pause,
-        crash_point: Callable[[str], None],
+        crash_point: CrashHook,
     ) -> None:
         self._keeper = keeper
         self._record = record

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from commerce.crash_points import CrashHook, nothing
 from commerce.payments import (
     PAYABLE,
     Meaning,
@@ -65,12 +66,14 @@ class Settlement:
         clock: Callable[[], int],
         new_id: Callable[[], str],
         settle: Settle,
+        crash_point: CrashHook = nothing,
     ) -> None:
         self._provider = provider
         self._record = record
         self._clock = clock
         self._new_id = new_id
         self._settle = settle
+        self._crash_point = crash_point
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def advance(self, id_: str) -> None:
@@ -157,6 +160,7 @@ class Settlement:
         if payment.state not in _SOLD:
             sale = await self._record.authorise(payment, seen, self._new_id(), self._clock())
             if sale is Sale.SOLD:
+                self._crash_point("sale:after_commit")
                 await self._settle([payment.rid])
             if sale is Sale.UNSELLABLE:
                 return await self._let_go(payment, seen)
@@ -172,11 +176,13 @@ class Settlement:
         if payment.state is PaymentState.AUTHORISED:
             return await self._record.capturing(payment.id, self._clock())
         key = derived_key(payment.id, "capture", payment.tries)
+        self._crash_point("capture:before_provider")
         try:
             seen = await self._provider.capture(seen.intent, payment.amount, payment.currency, key)
         except ProviderRefused as refused:
             _log.warning("capture of payment %s refused: %s", payment.id, refused.code)
             return False  # the next look says why: it was taken already, or let go
+        self._crash_point("capture:after_provider")
         await self._record.captured(payment, seen.captured, self._clock())
         return False
 
@@ -195,6 +201,7 @@ class Settlement:
                 await self._provider.expire_session(
                     seen.session, derived_key(name, "expire", attempt)
                 )
+                self._crash_point("close:after_provider")
                 return True
             if seen.intent is not None and seen.intent_status not in ("processing", "succeeded"):
                 await self._provider.cancel(seen.intent, derived_key(name, "cancel", attempt))

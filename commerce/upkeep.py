@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from commerce.batcher import Pause
 from commerce.board import Board
+from commerce.crash_points import CrashHook
 from commerce.errors import Temporary
 from commerce.gate import Change, End, Fenced, GateUnavailable
 from commerce.gatekeeper import Gatekeeper
@@ -64,7 +65,7 @@ class Upkeep:
         *,
         clock: Callable[[], int],
         pause: Pause,
-        crash_point: Callable[[str], None],
+        crash_point: CrashHook,
     ) -> None:
         self._keeper = keeper
         self._record = record

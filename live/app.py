@@ -29,6 +29,7 @@ from starlette.types import ASGIApp
 from commerce.catalog_sql import SqlCatalog
 from commerce.checkout import Checkout
 from commerce.clock_sql import DatabaseClock
+from commerce.crash_points import CrashHook
 from commerce.database_sql import Database
 from commerce.errors import CommerceError
 from commerce.idempotency_sql import SqlIdempotency
@@ -57,6 +58,7 @@ from live.belongings import Belongings, ShowReader
 from live.commands import Commands
 from live.console import Console
 from live.counters import Counters
+from live.crash import crash_hook
 from live.data_folder import DataFolder
 from live.engines import find_valkey, valkey_of
 from live.facts import FactTeller
@@ -268,6 +270,7 @@ async def _open_trade(
     learn: Callable[[Mapping[str, Level]], None],
     now: Clock,
     people: SqlPeople,
+    crash_point: CrashHook,
 ) -> Trade:
     # Half a second of imports that `user` and `import` have no use for.
     from commerce.payments_stripe import StripeProvider
@@ -275,7 +278,14 @@ async def _open_trade(
     gate = RedisGate.connect(url)
     stack.push_async_callback(gate.close)
     outbox = SqlOutbox(database)
-    checkout = Checkout(gate, SqlRecord(database), outbox, clock=now, on_levels=learn)
+    checkout = Checkout(
+        gate,
+        SqlRecord(database, crash_point=crash_point),
+        outbox,
+        clock=now,
+        on_levels=learn,
+        crash_point=crash_point,
+    )
     provider = StripeProvider(
         ground.stripe_key, ground.webhook_secrets, api_base=ground.stripe_api or None
     )
@@ -287,6 +297,7 @@ async def _open_trade(
         clock=now,
         new_id=new_id,
         settle=checkout.settle,
+        crash_point=crash_point,
     )
     webhooks = SqlWebhooks(database, new_id)
     return Trade(
@@ -323,7 +334,10 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
         # What an operator calls redis:// may be a node of a cluster; the server says so itself.
         url = await scheme_found(ground.valkey_url)
         hub = await _open_rooms(stack, url, settings.node, seed, now)
-        trade = await _open_trade(stack, ground, url, database, learn, now, people)
+        crash_point = crash_hook(settings.crash_at)
+        if settings.crash_at is not None:
+            log.warning("this process kills itself at %s, time %d", *settings.crash_at)
+        trade = await _open_trade(stack, ground, url, database, learn, now, people, crash_point)
         shows = SqlShows(database, now, new_id)
         shop = SqlShop(database, now)
         stage = Stage(hub, shows, trade.catalog, trade.checkout, shop, now)
@@ -466,6 +480,7 @@ async def examine_node(settings: Settings) -> "list[doctor.Finding]":
             secret=settings.secret,
             provider_key=settings.stripe_key,
             webhook_secrets=settings.stripe_webhook_secrets,
+            crash_at=settings.crash_at,
         ),
     ]
     async with contextlib.AsyncExitStack() as stack:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from live.crash import CrashAt
 from live.data_folder import SECRET_BYTES
 from live.doctor import Finding
 
@@ -108,6 +109,7 @@ def judge_settings(
     secret: bytes | str | None,
     provider_key: str = "",
     webhook_secrets: Sequence[str] = (),
+    crash_at: CrashAt | None = None,
 ) -> list[Finding]:
     """Whether the settings fit together. `secret` None or empty: the data folder keeps one."""
     findings = [_address(host, public_url), _origins(public_url, origins)]
@@ -131,6 +133,9 @@ def judge_settings(
             if level == "warn"
             else Finding("ok", "payments", "sandbox")
         )
+    if crash_at is not None:
+        advice = "Take LIVE_CRASH_AT out: it is for drills and kills the process on purpose."
+        findings.append(Finding("fail", "crash point", f"armed at {crash_at.point}", advice))
     return findings
 
 

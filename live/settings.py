@@ -17,6 +17,9 @@ from typing import Final, NamedTuple
 
 from typing_extensions import override
 
+from commerce.crash_points import POINTS
+from live.crash import CrashAt
+
 
 class BadSettings(Exception):
     """A variable is unknown or its value makes no sense; the text says which and what to do."""
@@ -78,6 +81,12 @@ VARIABLES: Final = (
     Variable("LIVE_DRAIN_S", "20", "seconds in which viewers are sent away when it is to end"),
     Variable("LIVE_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
+DRILL_VARIABLES: Final = ("LIVE_CRASH_AT", "LIVE_DRILL")
+"""Known, and on no list for operators: `LIVE_CRASH_AT=reserve:after_commit:3` ends this process by
+SIGKILL when it gets to that place for the third time. Two variables, so that one copied by accident
+does nothing but refuse to start."""
+DRILL_WORD: Final = "kill-this-process"
+LIVE_KEYS: Final = ("sk_live_", "rk_live_")
 SECRET_CHARS_MIN: Final = 32
 VALKEY_SCHEMES: Final = (
     "redis://",
@@ -118,6 +127,8 @@ class Settings:
     elsewhere_url: str = ""
     drain_s: int = 20
     log_level: str = "info"
+    crash_at: CrashAt | None = None
+    """Only in drills: where this process kills itself."""
 
     @override
     def __repr__(self) -> str:
@@ -147,7 +158,7 @@ class Settings:
         """
         given = {**(os.environ if environ is None else environ), **(flags or {})}
         found = {name: value.strip() for name, value in given.items() if name.startswith("LIVE_")}
-        known = {variable.name for variable in VARIABLES}
+        known = {variable.name for variable in VARIABLES} | set(DRILL_VARIABLES)
         for name in sorted(found.keys() - known):
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -185,6 +196,7 @@ class Settings:
             elsewhere_url=text("LIVE_ELSEWHERE_URL"),
             drain_s=_number("LIVE_DRAIN_S", text("LIVE_DRAIN_S", "20"), 0, DRAIN_S_MAX),
             log_level=text("LIVE_LOG_LEVEL", "info").lower(),
+            crash_at=_crash_at(text("LIVE_CRASH_AT"), text("LIVE_DRILL")),
         )
         settings.check()
         return settings
@@ -219,6 +231,8 @@ class Settings:
                 raise BadSettings(
                     f"LIVE_TRUSTED_PROXIES: {proxy} is neither an address nor a CIDR range"
                 ) from None
+        if self.crash_at is not None and self.stripe_key.startswith(LIVE_KEYS):
+            raise BadSettings("LIVE_CRASH_AT is for drills, and this key takes real money")
         if self.log_level not in {"debug", "info", "warning", "error"}:
             raise BadSettings("LIVE_LOG_LEVEL must be debug, info, warning or error")
 
@@ -249,6 +263,20 @@ def _number(name: str, text: str, least: int, most: int) -> int:
     if not least <= number <= most:
         raise BadSettings(f"{name} must be between {least} and {most}")
     return number
+
+
+def _crash_at(text: str, drill: str) -> CrashAt | None:
+    if not text:
+        return None
+    if drill != DRILL_WORD:
+        raise BadSettings(
+            f"LIVE_CRASH_AT kills this process on purpose: only with LIVE_DRILL={DRILL_WORD}"
+        )
+    name, _, nth = text.rpartition(":")
+    for point in POINTS:
+        if point == name:
+            return CrashAt(point, _number("LIVE_CRASH_AT", nth, 1, 1_000_000))
+    raise BadSettings(f"LIVE_CRASH_AT must be one of {', '.join(POINTS)}, with :1 for the first")
 
 
 def _join_limits(text: str) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from loadtests import crowd, drain, fanout, fuzz, idle, journey, show, slow, storm
+from loadtests import crowd, drain, fanout, fuzz, idle, journey, kill, show, slow, storm
 from loadtests.server import ServerFailed
 from loadtests.target import NoHost, target_options
 
@@ -73,6 +73,12 @@ DRILLS = (
         "Two nodes are restarted one after the other under chat and buys.",
         drain.options,
         drain.main,
+    ),
+    Drill(
+        "kill",
+        "Nodes and engines are killed under a buying crowd; every unit is accounted for.",
+        kill.options,
+        kill.main,
     ),
     Drill(
         "fuzz",

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from loadtests.client import FAILURE, REPLY, SUBPROTOCOL, BadServerFrame, Room, Session, new_rid
@@ -80,18 +80,21 @@ class Shopper:
         await self.close()
 
     async def connect(self) -> None:
-        """Open the socket without joining."""
-        self._socket = await connect(
-            self.address,
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
-            compression=None,
-            proxy=None,
-            max_size=FRAME_BYTES_MAX,
-            max_queue=QUEUE_FRAMES,
-            ping_interval=None,
-            open_timeout=TIMEOUT_S,
-            close_timeout=CLOSE_S,
-        )
+        """Open the socket without joining. Raises `ConnectionLost`, OSError, TimeoutError."""
+        try:
+            self._socket = await connect(
+                self.address,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,
+                proxy=None,
+                max_size=FRAME_BYTES_MAX,
+                max_queue=QUEUE_FRAMES,
+                ping_interval=None,
+                open_timeout=TIMEOUT_S,
+                close_timeout=CLOSE_S,
+            )
+        except InvalidHandshake:  # the server died in the middle of it, or would not have us
+            raise ConnectionLost(LOST) from None
         self.close_code = None
         self._reader = asyncio.create_task(self._read(self._socket), name="shopper reads")
 

@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from loadtests.client import backoff_ceiling_ms, new_rid, reconnects
+from loadtests.client import BACKOFF_MOST_MS, backoff_ceiling_ms, new_rid, reconnects
 from loadtests.refused import ConnectionLost, Refused, TooLate
 from loadtests.shopper import LOST, Shopper, wall_ms
 
@@ -31,12 +31,24 @@ class Answered:
 
 
 class Visitor(Shopper):
-    """Stays in the show while `stay` runs. `urls` are the nodes."""
+    """Stays in the show while `stay` runs. `urls` are the nodes.
 
-    def __init__(self, urls: list[str], show: str, token: str, number: int) -> None:
+    `back_most_s`: never wait longer than this before coming back (a page waits up to 20 s).
+    """
+
+    def __init__(
+        self,
+        urls: list[str],
+        show: str,
+        token: str,
+        number: int,
+        *,
+        back_most_s: float = BACKOFF_MOST_MS / 1000,
+    ) -> None:
         super().__init__(urls[number % len(urls)], show, token)
         self._addresses = [url.replace("http", "ws", 1) + "/live" for url in urls]
         self._next = number
+        self._back_most_s = back_most_s
         self._chance = random.Random(number)
         self.answered = Answered()
         self.here = asyncio.Event()
@@ -81,7 +93,8 @@ class Visitor(Shopper):
         if said:
             self.goodbyes += 1
             return float(said[-1]["after_ms"]) / 1000
-        return self._chance.uniform(0, backoff_ceiling_ms(attempt)) / 1000
+        most_s = min(backoff_ceiling_ms(attempt) / 1000, self._back_most_s)
+        return self._chance.uniform(0, most_s)
 
     async def until_answered(self, name: str, **params: Any) -> Any:
         """The reply, over as many connections as it takes. Raises `Refused`, `TooLate`."""

@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from commerce.database_sql import Database
 from live import doctor_redis, doctor_sql
+from live.crash import CrashAt
 from live.doctor import (
     Finding,
     ProbeFailed,
@@ -302,6 +303,7 @@ def test_each_fault_of_a_machine_is_named(tmp_path):
         ({"origins": ["https://shop.example/path"]}, "origins", "fail"),
         ({"secret": b"short"}, "secret", "fail"),
         ({"provider_key": "sk_test_x"}, "payments", "fail"),
+        ({"crash_at": CrashAt("reserve:after_gate", 1)}, "crash point", "fail"),
     ],
 )
 def test_each_fault_of_the_settings_is_named(change, name, level):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from live.settings import VARIABLES, BadSettings, Settings
+from live.settings import DRILL_WORD, VARIABLES, BadSettings, Settings
 
 
 def test_an_empty_environment_gives_the_embedded_default() -> None:
@@ -47,6 +47,22 @@ def test_other_programs_variables_are_not_ours() -> None:
 def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(BadSettings, match=name):
         Settings.from_environ({name: value})
+
+
+def test_a_process_is_armed_to_kill_itself_only_by_two_settings_that_agree() -> None:
+    place = {"LIVE_CRASH_AT": "reserve:after_commit:3"}
+    drill = {"LIVE_DRILL": DRILL_WORD}
+    assert Settings.from_environ(drill).crash_at is None
+    assert Settings.from_environ(place | drill).crash_at == ("reserve:after_commit", 3)
+    with pytest.raises(BadSettings, match="on purpose"):
+        Settings.from_environ(place)
+    with pytest.raises(BadSettings, match="on purpose"):
+        Settings.from_environ(place | {"LIVE_DRILL": "1"})
+    with pytest.raises(BadSettings, match="real money"):
+        Settings.from_environ(place | drill | {"LIVE_STRIPE_KEY": "sk_live_x"})
+    for wrong in ("reserve:after_commit", "reserve:after_commit:0", "reserve:later:1", "3"):
+        with pytest.raises(BadSettings, match="LIVE_CRASH_AT"):
+            Settings.from_environ(drill | {"LIVE_CRASH_AT": wrong})
 
 
 def test_joins_are_paced_unless_that_is_switched_off() -> None:
