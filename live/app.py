@@ -79,6 +79,7 @@ from realtime.audience_redis import RedisAudience
 from realtime.broker import Item, Seed
 from realtime.cluster_redis import ClusterUrl, is_cluster_url, scheme_found
 from realtime.hub import Hub
+from realtime.pace import NodePace
 
 if TYPE_CHECKING:
     from live import doctor
@@ -88,6 +89,7 @@ log = logging.getLogger(__name__)
 WEB: Final = ROOT / "web_client"
 READY_S: Final = 2.0
 CONNECTIONS_PER_100_FILES: Final = 90
+BYTES_PER_MBIT: Final = 125_000
 """A viewer is one open file; the rest is for HTTP, engines and the program itself."""
 FORGET_S: Final = 3_600.0
 CANCELS_MAX: Final = 5
@@ -150,7 +152,8 @@ class App:
 
     async def ready(self) -> dict[str, str]:
         """What this node needs and whether it is there."""
-        states = {"broker": "ok" if self.hub.broker_ok else "away", "database": "ok"}
+        broker = "away" if self.hub.broker_stood else "not yet"
+        states = {"broker": "ok" if self.hub.broker_ok else broker, "database": "ok"}
         try:
             async with asyncio.timeout(READY_S):
                 await self.shop.read()
@@ -245,12 +248,19 @@ def _admission(settings: Settings) -> Admission:
 
 
 async def _open_rooms(
-    stack: contextlib.AsyncExitStack, url: str, node: str, seed: Seed, now: Clock
+    stack: contextlib.AsyncExitStack,
+    url: str,
+    node: str,
+    seed: Seed,
+    now: Clock,
+    egress_mbit: tuple[int, int],
 ) -> Hub:
     client = broker_redis.connect(url)
     broker = broker_redis.RedisBroker(client, new_id=new_id)
     stack.push_async_callback(broker.close)
-    return Hub(broker, RedisAudience(client), node=node, clock=now, seed=seed)
+    of_node, of_room = (mbit * BYTES_PER_MBIT for mbit in egress_mbit)
+    pace = NodePace(bytes_per_s=of_node, room_bytes_per_s=of_room)
+    return Hub(broker, RedisAudience(client), node=node, clock=now, seed=seed, pace=pace)
 
 
 async def _open_people(settings: Settings, secret: str, database: Database) -> SqlPeople:
@@ -333,7 +343,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
 
         # What an operator calls redis:// may be a node of a cluster; the server says so itself.
         url = await scheme_found(ground.valkey_url)
-        hub = await _open_rooms(stack, url, settings.node, seed, now)
+        hub = await _open_rooms(stack, url, settings.node, seed, now, settings.egress_mbit)
         crash_point = crash_hook(settings.crash_at)
         if settings.crash_at is not None:
             log.warning("this process kills itself at %s, time %d", *settings.crash_at)

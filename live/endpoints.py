@@ -24,6 +24,11 @@ from realtime.hub import Hub
 from realtime.socket import EXTENSION, Socket
 from realtime.wire import SUBPROTOCOL, pack_direct
 
+DONE_WITHOUT: Final = frozenset({("broker", "away")})
+"""Without the broker a node still has its pages, sign-in, the room as it knows it, and buys (the
+database decides them). All nodes lose it at once, and 503 from all of them would take the shop
+down. One that never had it ("not yet") may have a wrong address, and must stop a roll-out. Without
+the database a node has nothing to give to a newcomer."""
 READY_RETRY_MS: Final = 1_000
 FULL_RETRY_MS: Final = (5_000, 15_000)
 """When to try a full node again, from and to: places come free as viewers leave."""
@@ -112,14 +117,17 @@ class Door:
 def routes(
     door: Door, ready: Callable[[], Awaitable[dict[str, str]]], metrics: Callable[[], bytes]
 ) -> list[BaseRoute]:
-    """The WebSocket, `/healthz`, `/readyz` and `/metrics`."""
+    """The WebSocket, `/healthz`, `/readyz` and `/metrics`.
+
+    `/readyz` says whether a balancer should send newcomers here, and in its body what is missing.
+    """
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
         found = await ready()
-        fine = all(state == "ok" for state in found.values())
+        fine = all(state == "ok" or (name, state) in DONE_WITHOUT for name, state in found.items())
         return JSONResponse(found, 200 if fine else 503)
 
     async def show_metrics(_: Request) -> Response:

@@ -74,6 +74,11 @@ VARIABLES: Final = (
         "joins a second of one room and of one address, per process; off for load tests",
     ),
     Variable(
+        "LIVE_EGRESS",
+        "2000,1600",
+        "Mbit a second of shared frames, per process and per room; over it comments are sampled",
+    ),
+    Variable(
         "LIVE_ELSEWHERE_URL",
         "",
         "ws:// or wss:// address for viewers when this node is full or leaves; empty: the same",
@@ -99,6 +104,7 @@ NODES_MAX: Final = 64
 DRAIN_S_MAX: Final = 600
 RETENTION_DAYS_MAX: Final = 36_500
 JOIN_LIMITS: Final = (500, 20)
+EGRESS_MBIT: Final = (2000, 1600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,8 @@ class Settings:
     connections_max: int | None = None
     join_limits: tuple[int, int] | None = JOIN_LIMITS
     """Joins a second of one room and of one address; None: not paced."""
+    egress_mbit: tuple[int, int] = EGRESS_MBIT
+    """Megabits a second of one process, and of one of its rooms."""
     elsewhere_url: str = ""
     drain_s: int = 20
     log_level: str = "info"
@@ -193,6 +201,7 @@ class Settings:
             if (most := text("LIVE_CONNECTIONS_MAX"))
             else None,
             join_limits=_join_limits(text("LIVE_JOIN_LIMITS")),
+            egress_mbit=_pair("LIVE_EGRESS", text("LIVE_EGRESS"), EGRESS_MBIT),
             elsewhere_url=text("LIVE_ELSEWHERE_URL"),
             drain_s=_number("LIVE_DRAIN_S", text("LIVE_DRAIN_S", "20"), 0, DRAIN_S_MAX),
             log_level=text("LIVE_LOG_LEVEL", "info").lower(),
@@ -216,6 +225,8 @@ class Settings:
         for origin in self.origins:
             if not origin.startswith(("http://", "https://")):
                 raise BadSettings(f"LIVE_ORIGINS: {origin} must start with http:// or https://")
+        if self.egress_mbit[1] > self.egress_mbit[0]:
+            raise BadSettings("LIVE_EGRESS: a room cannot have more than its process")
         if self.valkey_url and not self.valkey_url.startswith(VALKEY_SCHEMES):
             raise BadSettings(f"LIVE_VALKEY_URL must start with {', '.join(VALKEY_SCHEMES)}")
         if self.database_url and not self.database_url.startswith(
@@ -280,14 +291,16 @@ def _crash_at(text: str, drill: str) -> CrashAt | None:
 
 
 def _join_limits(text: str) -> tuple[int, int] | None:
-    if not text:
-        return JOIN_LIMITS
     if text.lower() == "off":
         return None
-    room, comma, address = text.partition(",")
+    return _pair("LIVE_JOIN_LIMITS", text, JOIN_LIMITS, ", or off")
+
+
+def _pair(name: str, text: str, default: tuple[int, int], otherwise: str = "") -> tuple[int, int]:
+    if not text:
+        return default
+    first, comma, second = text.partition(",")
     if not comma:
-        raise BadSettings("LIVE_JOIN_LIMITS must be two numbers, as in 500,20, or off")
-    return (
-        _number("LIVE_JOIN_LIMITS", room, 1, 1_000_000),
-        _number("LIVE_JOIN_LIMITS", address, 1, 1_000_000),
-    )
+        example = ",".join(map(str, default))
+        raise BadSettings(f"{name} must be two numbers, as in {example}{otherwise}")
+    return _number(name, first, 1, 1_000_000), _number(name, second, 1, 1_000_000)

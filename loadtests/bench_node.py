@@ -33,7 +33,7 @@ from live.counters import Counters as Numbers
 from live.data_folder import DataFolder
 from live.engines import EmbeddedValkey, find_valkey
 from live.server_uvicorn import Server, listen, make_server, serve
-from loadtests.bench_floor import alternate
+from loadtests.bench_floor import WatchedCounters, alternate
 from loadtests.bench_handler import ROOM, BenchHandler, NoStage
 from loadtests.vitals import percentile, raise_file_limit, rss_bytes
 from realtime.audience_redis import RedisAudience
@@ -202,6 +202,7 @@ async def open_hub(folder: Path, beat_ms: int) -> AsyncIterator[tuple[Hub, Bench
         client = connect(await engine.start())
         broker = RedisBroker(client, new_id=lambda: secrets.token_urlsafe(12))
         hub = Hub(broker, RedisAudience(client), node="bench", clock=clock, beat_ms=beat_ms)
+        hub.counters = WatchedCounters()
         stage = NoStage()
         handler = BenchHandler(hub, Numbers(hub, stage))
         running = [asyncio.create_task(work) for work in (hub.run(), handler.run())]

@@ -18,6 +18,8 @@ LAG_TICKS: Final = 50
 INTERVAL_US: Final = 18
 """Between two ticks, per viewer: the listeners read on the other core and must be done."""
 INTERVAL_S_MIN: Final = 0.08
+TICK_S_MAX: Final = 1.5
+"""Of a room's own tick and the fan-out behind it."""
 LAG_MS_MOST: Final = 10
 JOIN_S_PER_1000: Final = 20
 QUIET_MS: Final = 360_000_000
@@ -52,7 +54,7 @@ async def _run(options_: argparse.Namespace) -> dict[str, Any]:
             with steps.step("pairs"):
                 measured = await bench.node.ask(
                     "fanout",
-                    timeout_s=60 + (2 * pairs + lag_ticks + 10) * (interval_s + 0.5),
+                    timeout_s=60 + (2 * pairs + lag_ticks + 10) * (interval_s + TICK_S_MAX),
                     pairs=pairs,
                     lag_ticks=lag_ticks,
                     size=FRAME_BYTES,

@@ -10,8 +10,10 @@ from typing import Any
 from realtime.audience import STALE_S, Share, Whole
 from realtime.broker import ROOM_TTL_S
 from realtime.broker_redis import FAILURES, Client
+from realtime.caller_redis import Script
+from realtime.cluster_redis import Cluster
 from realtime.errors import BrokerUnavailable
-from realtime.feed_redis import let_cancel_through
+from realtime.link_redis import let_cancel_through
 
 
 class RedisAudience:
@@ -21,15 +23,19 @@ class RedisAudience:
         self._prefix = prefix
         self._stale_ms = int(stale_s * 1000)
         script = Path(__file__).with_name("audience.lua").read_text()
-        self._report: Any = client.register_script(script)
+        self._report: Any = (
+            Script(client, script)
+            if isinstance(client, Cluster)
+            else client.register_script(script)
+        )
 
     async def report(self, room: str, node: str, share: Share) -> Whole:
         """Raises BrokerUnavailable."""
         base = f"{self._prefix}:{{{room}}}"
         try:
             answer = await self._report(
-                keys=[f"{base}:nodes", f"{base}:peak", f"{base}:unique"],
-                args=[
+                [f"{base}:nodes", f"{base}:peak", f"{base}:unique"],
+                [
                     node,
                     share.viewers,
                     self._stale_ms,

@@ -16,7 +16,7 @@ the run of the engine is part of what numbers it.
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -45,10 +45,12 @@ from realtime.broker import (
     StateEntry,
     Tally,
 )
+from realtime.caller_redis import Caller, Script
 from realtime.cluster_redis import Cluster, ClusterUrl, is_cluster_url
 from realtime.errors import BrokerUnavailable
 from realtime.feed_cluster_redis import ClusterFeed
-from realtime.feed_redis import Feed, let_cancel_through, read_item_as
+from realtime.feed_redis import Feed, read_item_as
+from realtime.link_redis import Argument
 from realtime.wire import INT_MAX, Kind, Position, pack, pack_state, unpack
 
 CONNECT_TIMEOUT_S: Final = 1.0
@@ -102,8 +104,9 @@ class RedisBroker:
         self._prefix = prefix
         here = Path(__file__).parent
         epoch = (here / "room_epoch.lua").read_text()
-        self._publish: Any = client.register_script(epoch + (here / "publish.lua").read_text())
-        self._load: Any = client.register_script(epoch + (here / "load.lua").read_text())
+        self._engine = client if isinstance(client, Cluster) else Caller(client)
+        self._publish = Script(self._engine, epoch + (here / "publish.lua").read_text())
+        self._load = Script(self._engine, epoch + (here / "load.lua").read_text())
         hello = f"{prefix}:hello"
         self._feed: Feed | ClusterFeed
         if isinstance(client, Cluster):
@@ -126,7 +129,7 @@ class RedisBroker:
         if not 1 <= len(items) <= BATCH_ITEMS_MAX:
             raise ValueError(f"a publish has 1 to {BATCH_ITEMS_MAX} items, not {len(items)}")
         keys = self._keys(room)
-        arguments: list[str | bytes | int] = [
+        arguments: list[Argument] = [
             self._new_id(),
             ROOM_TTL_S,
             self._channel(room),
@@ -139,21 +142,17 @@ class RedisBroker:
             if isinstance(item, Chat):
                 keys.append(f"{keys[0]}:rid:{item.rid}")
         try:
-            epoch, *numbers = await self._publish(keys=keys, args=arguments)
+            epoch, *numbers = await self._publish(keys, arguments)
         except FAILURES as wrong:
-            let_cancel_through()
             raise BrokerUnavailable("publish: " + type(wrong).__name__) from wrong
-        let_cancel_through()
         return Published(epoch.decode(), numbers)
 
     async def load(self, room: str) -> RoomImage:
         """The room as it is. Raises BrokerUnavailable."""
         try:
-            answer = await self._load(keys=self._keys(room), args=[self._new_id(), ROOM_TTL_S])
+            answer = await self._load(self._keys(room), [self._new_id(), ROOM_TTL_S])
         except FAILURES as wrong:
-            let_cancel_through()
             raise BrokerUnavailable("load: " + type(wrong).__name__) from wrong
-        let_cancel_through()
         epoch, control, chat, facts, states, control_log, chat_log = answer
         return RoomImage(
             Position(epoch.decode(), control, chat),
@@ -166,12 +165,11 @@ class RedisBroker:
     async def position(self, room: str) -> Position | None:
         """Its numbers. Raises BrokerUnavailable."""
         try:
-            answer: Any = self._client.hmget(self._keys(room)[0], ["epoch", "control", "chat"])
-            epoch, control, chat = await answer
+            meta = self._keys(room)[0]
+            found = await self._engine.call("HMGET", meta, "epoch", "control", "chat", key=meta)
         except FAILURES as wrong:
-            let_cancel_through()
             raise BrokerUnavailable("position: " + type(wrong).__name__) from wrong
-        let_cancel_through()
+        epoch, control, chat = found
         return Position(epoch.decode(), int(control or 0), int(chat or 0)) if epoch else None
 
     async def subscribe(self, room: str, sink: Sink) -> None:
@@ -180,7 +178,7 @@ class RedisBroker:
 
     async def unsubscribe(self, room: str) -> None:
         """Hear no more of a room."""
-        await self._feed.remove(self._channel(room))
+        self._feed.remove(self._channel(room))
 
     async def run(self) -> None:
         """Read the feed until cancelled."""
@@ -188,6 +186,8 @@ class RedisBroker:
 
     async def close(self) -> None:
         """Let go of all connections."""
+        if isinstance(self._engine, Caller):
+            self._engine.close()
         await self._client.aclose()
         if isinstance(self._client, Redis):
             await self._client.connection_pool.disconnect()
@@ -202,7 +202,7 @@ class RedisBroker:
         return f"{self._prefix}:{{{room}}}:feed"
 
 
-def _arguments(item: Item) -> list[str | bytes | int]:
+def _arguments(item: Item) -> list[Argument]:
     """An item as publish.lua reads it. Raises ValueError."""
     match item:
         case Control(key, value, keep, retracts):

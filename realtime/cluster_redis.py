@@ -1,7 +1,7 @@
 """The masters of a Valkey Cluster (or Redis Cluster), and which of them a room lives on.
 
-Responsible for the map of slots, a pool of connections per master, and for following a slot that
-has moved. It must not know rooms, items or subscriptions.
+Responsible for the map of slots, one connection for commands per master (`caller_redis`), and for
+following a slot that has moved. It must not know rooms, items or subscriptions.
 
 redis-py has a cluster client, and these are why it is not used: it repeats a command after a lost
 answer (a `Tally` would count twice); a CLUSTERDOWN or a lost connection makes it close the pools of
@@ -17,7 +17,6 @@ master without a replica stops every room of the cluster, and nothing here can h
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeAlias
@@ -30,12 +29,14 @@ from redis.exceptions import (
     ClusterDownError,
     ClusterError,
     MovedError,
-    NoScriptError,
     RedisError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from realtime.caller_redis import Caller
+from realtime.link_redis import Argument
 
 SLOTS: Final = 16_384
 PORT: Final = 6379
@@ -51,7 +52,6 @@ _LOST: Final = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
 _FAILURES: Final = (RedisError, OSError, TimeoutError)
 
 Address: TypeAlias = tuple[str, int]
-Argument: TypeAlias = str | bytes | int | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,7 @@ class Cluster:
         self._seeds = tuple(seeds)
         self._open = open_node
         self._nodes: dict[Address, Redis] = {}
+        self._callers: dict[Address, Caller] = {}
         self._owners: list[Address | None] = [None] * SLOTS
         self._members: tuple[Address, ...] = ()
         self._doubted: set[Address] = set()
@@ -136,6 +137,12 @@ class Cluster:
         found = self._nodes.get(address)
         if found is None:
             found = self._nodes[address] = self._open(address)
+        return found
+
+    def _caller(self, address: Address) -> Caller:
+        found = self._callers.get(address)
+        if found is None:
+            found = self._callers[address] = Caller(self.node(address))
         return found
 
     def owner_now(self, key: str) -> Address | None:
@@ -162,11 +169,11 @@ class Cluster:
         address = await self.owner(key)
         asking = False
         for _ in range(REDIRECTS_MAX):
-            node: Any = self.node(address)
+            caller = self._caller(address)
             try:
                 if asking:
-                    return await _asking(node, command)
-                return await node.execute_command(*command)
+                    return await caller.call_asking(*command)
+                return await caller.call(*command)
             except MovedError as moved:
                 address, asking = (moved.host or address[0], moved.port), False
                 self.learn(slot, address)
@@ -179,15 +186,6 @@ class Cluster:
                 self.doubt(address)
                 raise
         raise ClusterError("a slot is on the move")
-
-    def register_script(self, text: str) -> "ClusterScript":
-        """As redis-py's: called with `keys` and `args`, all keys in one slot."""
-        return ClusterScript(self, text)
-
-    async def hmget(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
-        """Fields of a hash."""
-        found: list[bytes | None] = await self.call("HMGET", key, *fields, key=key)
-        return found
 
     def learn(self, slot: int, address: Address) -> None:
         """A node said who owns a slot."""
@@ -261,45 +259,23 @@ class Cluster:
         if changed:
             self.on_change()
         for gone in self._nodes.keys() - members.keys() - set(owners) - set(self._seeds):
-            await _close(self._nodes.pop(gone))
+            await self._close(gone)
 
     async def aclose(self) -> None:
         """Let go of all connections."""
         while self._nodes:
-            await _close(self._nodes.popitem()[1])
+            await self._close(next(iter(self._nodes)))
 
-
-class ClusterScript:
-    """A Lua script by its digest, and by its text where the node does not know it yet."""
-
-    def __init__(self, cluster: Cluster, text: str) -> None:
-        self._cluster = cluster
-        self._text = text
-        self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-    async def __call__(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        """Raises what `Cluster.call` raises."""
-        rest = (len(keys), *keys, *args)
-        try:
-            return await self._cluster.call("EVALSHA", self._sha, *rest, key=keys[0])
-        except NoScriptError:
-            return await self._cluster.call("EVAL", self._text, *rest, key=keys[0])
-
-
-async def _asking(node: Redis, command: Sequence[Argument]) -> Any:
-    """ASKING is for the next command of the same connection."""
-    pipe: Any = node.pipeline(transaction=False)
-    pipe.execute_command("ASKING")
-    pipe.execute_command(*command)
-    return (await pipe.execute())[1]
+    async def _close(self, address: Address) -> None:
+        caller = self._callers.pop(address, None)
+        if caller is not None:
+            caller.close()
+        client = self._nodes.pop(address)
+        await client.aclose()
+        await client.connection_pool.disconnect()
 
 
 def _named(node: Sequence[Any], asked: Address) -> Address:
     """A node of CLUSTER SLOTS; without a name (or with "?") it is reached as the one asked."""
     host = node[0].decode() if node[0] else ""
     return (asked[0] if host in ("", "?") else host), int(node[1])
-
-
-async def _close(client: Redis) -> None:
-    await client.aclose()
-    await client.connection_pool.disconnect()

@@ -27,8 +27,9 @@ from realtime.lanes import Mark
 from realtime.socket import Socket
 
 SLICE_S: Final = 0.004
-CHUNK: Final = 64
-"""Sockets between two looks at the clock: about 0.6 ms."""
+"""The first turn of the loop after it costs 50 us, for all of Python is cold by then: 1.3 %."""
+CHUNK: Final = 32
+"""Sockets between two looks at the clock: about 0.3 ms."""
 JOBS_MAX: Final = 8
 """Frames under way at once; more wait for the end and then share one."""
 STRIDE: Final = 0.618034
@@ -46,49 +47,67 @@ class _Job:
 
 
 class Turns:
-    """Which fan-out of the node may write now: one slice of SLICE_S in each turn of the loop."""
+    """Which fan-out of the node may write now: one slice of SLICE_S, and then the others' turn.
+
+    After a slice comes a timer, so everything that arrived or fell due meanwhile is served first;
+    then one more turn of the loop, for the tasks that this woke up. So nothing waits for more than
+    one slice. With `call_soon` alone it was three: the timer, its task, and the slice in between.
+    """
 
     def __init__(self) -> None:
         self._queue: deque[FanOut] = deque()
         self._next: asyncio.Handle | None = None
-        self._spent_s = 0.0
-        """Of this turn's slice."""
+        self._left_s = SLICE_S
+        """Of the present slice, for who begins before `_fresh_s`."""
+        self._fresh_s = 0.0
+        """When the loop has had as much time as the last slice took."""
         self._running = False
 
     def begin(self, fanout: "FanOut") -> None:
-        """Serve it: at once if this turn has time left, else as soon as it is its turn."""
+        """Serve it: at once if this slice has time left, else as soon as it is its turn."""
         fanout.queued = True
         self._queue.append(fanout)
-        if not self._running and self._spent_s <= SLICE_S and len(self._queue) == 1:
+        if self._running or self._next is not None:
+            return
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        if now_s >= self._fresh_s:
+            self._left_s = SLICE_S
+        if self._left_s >= 0:
             self._run()
+        else:
+            self._next = loop.call_at(now_s, self._breathe)
+
+    def _breathe(self) -> None:
+        self._next = asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         self._next = None
-        self._spent_s = 0.0
-        if self._queue:
-            self._run()
+        self._left_s = SLICE_S
+        self._run()
 
     def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        deadline = began + SLICE_S - self._spent_s
+        began_s = now_s = loop.time()
+        deadline_s = began_s + self._left_s
         self._running = True
         try:
             while self._queue:
                 fanout = self._queue.popleft()
                 fanout.queued = False
-                fanout.slice(deadline)
+                fanout.slice(deadline_s)
                 if fanout.busy and not fanout.queued:
                     fanout.queued = True
                     self._queue.append(fanout)
-                now = loop.time()
-                if now >= deadline:
+                now_s = loop.time()
+                if now_s >= deadline_s:
                     break
         finally:
             self._running = False
-            self._spent_s += loop.time() - began
-            if self._next is None:
-                self._next = loop.call_soon(self._turn)
+            self._left_s = deadline_s - now_s
+            self._fresh_s = now_s + now_s - began_s
+            if self._queue:
+                self._next = loop.call_at(now_s, self._breathe)
 
 
 class FanOut:
@@ -202,11 +221,16 @@ class FanOut:
             self._between()
 
     def _serve(self, chunk: list[Socket], frame: bytes, before: Mark) -> int:
-        """The hot loop; how many took nothing."""
+        """The hot loop; how many took nothing.
+
+        All sends are looked up before the first is called: the processor then waits for their
+        memory at once and not after each system call, which has driven it out (1.3 % at 2,000).
+        Nothing in between can change another socket: no callback runs.
+        """
         size = len(frame)
         missed = 0
-        for socket in chunk:
-            send = socket.direct
+        sends = [socket.direct for socket in chunk]
+        for socket, send in zip(chunk, sends, strict=True):
             if send is None:
                 taken = socket.write(frame)
             else:

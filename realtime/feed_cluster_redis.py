@@ -20,7 +20,8 @@ from redis.exceptions import MovedError, RedisError
 from realtime.broker import Sink
 from realtime.cluster_redis import Address, Cluster
 from realtime.errors import BrokerUnavailable
-from realtime.feed_redis import Feed, let_cancel_through
+from realtime.feed_redis import Feed
+from realtime.link_redis import let_cancel_through
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +80,11 @@ class ClusterFeed:
                 self._users[address] -= 1
                 self._drop_if_idle(address)
 
-    async def remove(self, channel: str) -> None:
+    def remove(self, channel: str) -> None:
         """Unsubscribe. Never raises."""
         for address, (feed, _) in list(self._lines.items()):
             if channel in feed.channels:
-                await feed.remove(channel)
+                feed.remove(channel)
                 self._drop_if_idle(address)
 
     async def run(self) -> None:
@@ -94,7 +95,7 @@ class ClusterFeed:
                 self._hint.clear()
                 try:
                     await self._cluster.look()
-                    await self._settle()
+                    self._settle()
                 except _FAILURES as wrong:
                     log.info("the cluster's map cannot be read (%s)", type(wrong).__name__)
                 let_cancel_through()
@@ -128,7 +129,7 @@ class ClusterFeed:
             self._cluster.learn(moved.slot_id, (moved.host or address[0], moved.port))
         self._hint.set()
 
-    async def _settle(self) -> None:
+    def _settle(self) -> None:
         """Every room to the connection of the master that owns it."""
         for address, (feed, task) in list(self._lines.items()):
             if task.done():
@@ -141,9 +142,9 @@ class ClusterFeed:
                 told = channel in feed.lost
                 sink = feed.release(channel)
                 if sink is not None:
-                    await self._line(owner).adopt(channel, sink)
+                    self._line(owner).adopt(channel, sink)
                 if owner != address and not told:
-                    await feed.remove(channel)
+                    feed.remove(channel)
             self._drop_if_idle(address)
 
     def _drop_if_idle(self, address: Address) -> None:

@@ -4,9 +4,10 @@ Responsible for reading batches, for noticing that the connection is gone (or si
 telling every room to heal once it stands again. It must not know what rooms do with a batch.
 
 One connection and one reader per engine: order per room is then the engine's order (several workers
-taken in turn would reorder, as goim's do), and a room of 100,000 costs each node one message.
-redis-py would reconnect a subscription silently; here it may not, because the rooms have to know
-that something may be missing. So each session has a PubSub of its own.
+taken in turn would reorder, as goim's do), and a room of 100,000 costs each node one message. A
+batch is with its room in the callback that read it, without a task between (`link_redis`). redis-py
+would reconnect a subscription silently; here it may not, because the rooms have to know that
+something may be missing. So each session has a connection of its own.
 
 On a master of a cluster the channels are sharded: a publish stays on the master that owns the slot,
 whereas a plain PUBLISH goes to all of them (each master added would then cost throughput). Which
@@ -15,7 +16,7 @@ rooms a master has is `feed_cluster_redis`'s to decide.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any, Final, TypeVar
 
@@ -26,6 +27,7 @@ from redis.exceptions import MovedError, RedisError
 
 from realtime.broker import Batch, ChatEntry, ControlEntry, DirectEntry, Sink, StateEntry
 from realtime.errors import BrokerUnavailable
+from realtime.link_redis import Link, let_cancel_through, packed
 from realtime.wire import Kind
 
 log = logging.getLogger(__name__)
@@ -57,16 +59,6 @@ _control = msgspec.msgpack.Decoder(tuple[int, int, str, Any])
 _state = msgspec.msgpack.Decoder(tuple[int, str, int, Any])
 _chat = msgspec.msgpack.Decoder(tuple[int, int, msgspec.Raw])
 _direct = msgspec.msgpack.Decoder(tuple[int, str, str, Any])
-
-
-def let_cancel_through() -> None:
-    """Call after awaiting redis-py: it can swallow a cancellation that meets its own time limit.
-
-    Seen in 2 of 24 shutdowns under load: the reader went on and the node never ended.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def read_batch(data: bytes) -> Batch:
@@ -121,7 +113,8 @@ class Feed:
         self._acks: dict[str, asyncio.Future[None]] = {}
         self._asked: set[str] = set()
         self._adopted: set[str] = set()
-        self._pubsub: Any = None
+        self._link: Link | None = None
+        self._heard_s = 0.0
         self.up = False
         self.failing = not sharded
         """It fell, and does not stand again yet."""
@@ -150,9 +143,9 @@ class Feed:
         self._sinks[channel] = sink
         ack = self._acks[channel] = asyncio.get_running_loop().create_future()
         try:
+            if self.up:
+                self._subscribe([channel])
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                if self.up:
-                    await self._subscribe(self._pubsub, [channel])
                 await ack
         except (RedisError, OSError, TimeoutError) as wrong:
             self.release(channel)
@@ -160,16 +153,12 @@ class Feed:
         finally:
             self._acks.pop(channel, None)
 
-    async def adopt(self, channel: str, sink: Sink) -> None:
+    def adopt(self, channel: str, sink: Sink) -> None:
         """Take over a channel; its sink hears `on_restored` when it stands here. Never raises."""
         self._sinks[channel] = sink
         self._adopted.add(channel)
         if self.up:
-            try:
-                async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                    await self._subscribe(self._pubsub, [channel])
-            except (RedisError, OSError, TimeoutError):
-                log.info("subscribing failed; the connection will notice")
+            self._subscribe([channel])
 
     def release(self, channel: str) -> Sink | None:
         """Hear it no more; its sink, if there was one. The engine is not told: `remove` does."""
@@ -177,18 +166,11 @@ class Feed:
             names.discard(channel)
         return self._sinks.pop(channel, None)
 
-    async def remove(self, channel: str) -> None:
+    def remove(self, channel: str) -> None:
         """Unsubscribe. Never raises: a connection that is gone has forgotten the channel anyway."""
         self.release(channel)
         if self.up:
-            try:
-                async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                    if self._sharded:
-                        await self._pubsub.sunsubscribe(channel)
-                    else:
-                        await self._pubsub.unsubscribe(channel)
-            except (RedisError, OSError, TimeoutError):
-                log.info("unsubscribing failed; the connection will notice")
+            self._tell("SUNSUBSCRIBE" if self._sharded else "UNSUBSCRIBE", channel)
 
     async def run(self) -> None:
         """Sessions one after another, until cancelled."""
@@ -216,58 +198,60 @@ class Feed:
                 ack.set_exception(ConnectionResetError("the subscription fell"))
         self._on_news(None)
 
-    async def _subscribe(self, pubsub: Any, channels: Sequence[str]) -> None:
+    def _subscribe(self, channels: Iterable[str]) -> None:
         """Ask for channels: all in one command, or in one for each slot."""
-        self._asked.update(channels)
+        wanted = sorted(channels, key=_slot) if self._sharded else list(channels)
+        self._asked.update(wanted)
         if self._sharded:
-            by_slot = sorted(channels, key=_slot)
-            for _, group in groupby(by_slot, key=_slot):
-                await pubsub.ssubscribe(*group)
-        elif channels:
-            await pubsub.subscribe(*channels)
+            for _, group in groupby(wanted, key=_slot):
+                self._tell("SSUBSCRIBE", *group)
+        elif wanted:
+            self._tell("SUBSCRIBE", *wanted)
+
+    def _tell(self, *command: str) -> None:
+        if self._link is not None:
+            self._link.send(packed(command))
 
     async def _session(self) -> None:
-        """One connection: subscribe to everything, then read until it fails."""
-        pubsub: Any = self._client.pubsub()
-        self._pubsub = pubsub
+        """One connection: subscribe to everything, then hear it until it fails."""
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                # Confirmed in order, so the confirmation of `hello` stands for all.
-                await self._subscribe(pubsub, list(self._sinks))
-                await pubsub.subscribe(self._hello)
-            heard = loop.time()
-            while True:
-                try:
-                    message = await pubsub.get_message(timeout=POLL_S)
-                except MovedError as moved:
-                    self._on_moved(moved)
-                    continue
-                let_cancel_through()
-                if self.up and not self._asked.issuperset(self._sinks):
-                    await self._subscribe(pubsub, list(self._sinks.keys() - self._asked))
-                now = loop.time()
-                if message is not None:
-                    heard = now
-                    self._on_message(message)
-                elif now - heard > LOST_AFTER_S:
-                    raise TimeoutError("no answer to a ping")
-                elif now - heard > PING_AFTER_S:
-                    await pubsub.ping()
-        finally:
-            self._pubsub = None
-            await pubsub.aclose()
+        lost: asyncio.Future[Exception] = loop.create_future()
 
-    def _on_message(self, message: dict[str, Any]) -> None:
-        channel = message["channel"].decode() if message["channel"] else ""
-        match message["type"]:
-            case "message" | "smessage":
-                self._on_batch(channel, message["data"])
-            case "subscribe" | "ssubscribe":
-                self._on_subscribed(channel)
-            case "sunsubscribe" if channel in self._sinks:
-                self.lost.add(channel)
+        def on_lost(wrong: Exception) -> None:
+            if not lost.done():
+                lost.set_result(wrong)
+
+        self._link = link = await Link.open(self._client, self._on_answer, on_lost)
+        try:
+            # Confirmed in order, so the confirmation of `hello` stands for all.
+            self._subscribe(list(self._sinks))
+            self._tell("SUBSCRIBE", self._hello)
+            self._heard_s = loop.time()
+            while not (await asyncio.wait([lost], timeout=POLL_S))[0]:
+                silence_s = loop.time() - self._heard_s
+                if silence_s > LOST_AFTER_S:
+                    raise TimeoutError("no answer to a ping")
+                if silence_s > PING_AFTER_S:
+                    self._tell("PING")
+            raise lost.result()
+        finally:
+            self._link = None
+            link.end()
+
+    def _on_answer(self, answer: Any) -> None:
+        self._heard_s = asyncio.get_running_loop().time()
+        match answer:
+            case [b"message" | b"smessage", channel, data]:
+                self._on_batch(channel.decode(), data)
+            case [b"subscribe" | b"ssubscribe", channel, _]:
+                self._on_subscribed(channel.decode())
+            case [b"sunsubscribe", bytes(channel), _] if channel.decode() in self._sinks:
+                self.lost.add(channel.decode())
                 self._on_news(None)
+            case MovedError():
+                self._on_moved(answer)
+            case Exception() if self._link is not None:
+                self._link.fail(answer)
 
     def _on_batch(self, channel: str, data: bytes) -> None:
         sink = self._sinks.get(channel)
@@ -296,6 +280,7 @@ class Feed:
                 if name in self._asked:
                     self._adopted.discard(name)
                     sink.on_restored()
+            self._subscribe(self._sinks.keys() - self._asked)
             self._on_news(None)
 
     def _on_moved(self, moved: MovedError) -> None:

@@ -106,6 +106,8 @@ class Hub:
         """
         self.counters = Counters()
         self.draining = False
+        self.broker_stood = False
+        """The broker was heard at least once."""
         self._broker = broker
         self._audience = audience
         self._node = node
@@ -184,6 +186,7 @@ class Hub:
         await self._broker.subscribe(name, ear)
         try:
             image = await self._broker.load(name)
+            self.broker_stood = True
         except BaseException:
             await self._broker.unsubscribe(name)
             raise
@@ -342,6 +345,7 @@ class Hub:
         reported: set[str] = set()
         while True:
             await asyncio.sleep(self._report_s)
+            self.broker_stood = self.broker_stood or self._broker.ok
             away = set(self._broker.away)
             for room in self.rooms:
                 if room.name in away or (not room.viewers and room.name not in reported):

@@ -316,11 +316,12 @@ class Room:
         if self._fanout.busy or self._flush_soon is not None or not self._lanes.waiting:
             return  # a fan-out under way looks again between its slices
         loop = asyncio.get_running_loop()
-        if self._lanes.urgent:
+        now_s = loop.time()
+        due = self._flushed_s + self.pace.tick_ms / 1000
+        if self._lanes.urgent or (due <= now_s and not self.pace.step):
             self._flush_soon = loop.call_soon(self.flush)
             return
-        now_s = loop.time()
-        due = max(now_s, self._flushed_s + self.pace.tick_ms / 1000)
+        due = max(now_s, due)
         if self._flush_at is not None:
             if self._flush_at.when() <= due:
                 return

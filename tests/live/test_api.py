@@ -1,10 +1,14 @@
 """HTTP: who may, what is refused and how, and that a repetition gets the same answer."""
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
+from live.endpoints import routes
 from live.identity import Role
 from tests.live.conftest import Node
 from tests.live.test_commands import CSV
@@ -272,6 +276,29 @@ async def test_a_page_of_another_site_may_not_connect(node: Node) -> None:
             await socket.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4502
+
+
+async def test_a_node_without_its_broker_is_ready_unless_it_never_had_it() -> None:
+    states: dict[str, str] = {}
+
+    async def ready() -> dict[str, str]:
+        return states
+
+    door = cast("Any", SimpleNamespace(open=ready))
+    transport = httpx.ASGITransport(Starlette(routes=routes(door, ready, lambda: b"")))
+    async with httpx.AsyncClient(transport=transport, base_url="http://node") as http:
+
+        async def code(**now: str) -> int:
+            states.clear()
+            states.update(now)
+            return (await http.get("/readyz")).status_code
+
+        assert await code(broker="not yet", database="ok") == 503, "do not roll it out"
+        assert await code(broker="ok", database="away") == 503
+        assert await code(broker="ok", database="ok") == 200
+        assert await code(broker="away", database="ok") == 200
+        assert await code(broker="away", database="away") == 503
+        assert await code(broker="ok", database="ok", node="draining") == 503
 
 
 async def test_health_readiness_and_metrics(node: Node, http: httpx.AsyncClient) -> None:

@@ -1,10 +1,14 @@
 """Settings: what is refused by name, what flags overrule, what never shows in a log."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from live.settings import DRILL_WORD, VARIABLES, BadSettings, Settings
+from live.app import BYTES_PER_MBIT, _open_rooms
+from live.settings import DRILL_WORD, EGRESS_MBIT, VARIABLES, BadSettings, Settings
+from realtime.pace import EGRESS_NODE_BYTES_PER_S, EGRESS_ROOM_BYTES_PER_S
 
 
 def test_an_empty_environment_gives_the_embedded_default() -> None:
@@ -69,6 +73,28 @@ def test_joins_are_paced_unless_that_is_switched_off() -> None:
     assert Settings.from_environ({}).join_limits == (500, 20)
     assert Settings.from_environ({"LIVE_JOIN_LIMITS": "1000, 50"}).join_limits == (1000, 50)
     assert Settings.from_environ({"LIVE_JOIN_LIMITS": "off"}).join_limits is None
+
+
+def test_egress_is_bounded_for_a_process_and_for_a_room() -> None:
+    assert Settings.from_environ({}).egress_mbit == (2000, 1600)
+    assert Settings.from_environ({"LIVE_EGRESS": "500,250"}).egress_mbit == (500, 250)
+    for wrong in ("500", "0,1", "100,200", "a,b"):
+        with pytest.raises(BadSettings, match="LIVE_EGRESS"):
+            Settings.from_environ({"LIVE_EGRESS": wrong})
+
+
+def test_the_egress_that_is_set_by_default_is_the_pace_s_own() -> None:
+    node, room = (mbit * BYTES_PER_MBIT for mbit in EGRESS_MBIT)
+    assert (node, room) == (EGRESS_NODE_BYTES_PER_S, EGRESS_ROOM_BYTES_PER_S)
+
+
+async def test_the_egress_that_is_set_reaches_the_rooms(tmp_path: Path) -> None:
+    nobody = cast("Any", None)
+    async with AsyncExitStack() as stack:
+        url = f"unix://{tmp_path}/nobody"
+        hub = await _open_rooms(stack, url, "n", nobody, nobody, (8, 4))
+        assert hub._pace.budget.bytes_per_s == 1_000_000
+        assert hub._pace.room_bytes_per_s == 500_000
 
 
 def test_a_flag_overrules_the_environment() -> None:

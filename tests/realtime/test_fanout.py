@@ -49,6 +49,47 @@ async def test_a_large_fan_out_lets_the_loop_breathe(monkeypatch):
     assert all(socket.got == [b"one"] for socket in sockets)
 
 
+async def test_what_falls_due_during_a_slice_waits_for_that_slice_alone(monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_S", 0.0)
+    loop = asyncio.get_running_loop()
+    woken: asyncio.Future[None] = loop.create_future()
+    seen: list[int] = []
+
+    async def wait() -> None:
+        await woken
+        seen.append(len(Slow.served))
+
+    class Due(Slow):
+        def write(self, frame: bytes) -> bool:
+            loop.call_at(loop.time(), woken.set_result, None)
+            return super().write(frame)
+
+    waiting = asyncio.create_task(wait())
+    sockets = crowd(1000)
+    out = FanOut(lambda socket, mark: None, lambda: None, Counters())
+    await asyncio.sleep(0)
+    first = int(fanout.STRIDE * 1000)
+    sockets[first + 2 * fanout.CHUNK + 3] = Due()
+    out.start(b"x", MARK, sockets)
+    await until(lambda: not out.busy)
+    await waiting
+    assert seen == [3 * fanout.CHUNK], "not the end of its own slice, the third"
+
+
+async def test_who_begins_after_a_slice_was_used_up_waits_for_the_others(monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_S", 0.05)
+    turns = Turns()
+    outs = [FanOut(lambda socket, mark: None, lambda: None, Counters(), turns) for _ in range(3)]
+    outs[0].start(b"x", MARK, crowd(10))
+    assert not outs[0].busy, "served at once"
+    monkeypatch.setattr(turns, "_left_s", -1.0)
+    monkeypatch.setattr(turns, "_fresh_s", asyncio.get_running_loop().time() + 60)
+    for out in outs[1:]:
+        out.start(b"x", MARK, crowd(10))
+        assert out.busy
+    await until(lambda: not any(out.busy for out in outs))
+
+
 async def test_an_urgent_frame_joins_the_unserved_and_follows_for_the_rest(monkeypatch):
     monkeypatch.setattr(fanout, "SLICE_S", 0.0)
     sockets = crowd(1000)
