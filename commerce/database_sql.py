@@ -12,8 +12,10 @@ that reads first and then wants to write fails at once, however long it would be
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final, Literal, Self, cast
 
 from sqlalchemy import ColumnElement, Table, event
@@ -23,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from commerce import errands_sql
 from commerce.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -143,8 +146,15 @@ def _reason(error: BaseException) -> str:
 
 
 def _open_sqlite(url: URL, poolsize: int) -> AsyncEngine:
+    def open_file() -> sqlite3.Connection:
+        where, how = engine.dialect.create_connect_args(engine.url)
+        named: dict[str, Any] = {**how, "check_same_thread": False}
+        found: sqlite3.Connection = sqlite3.connect(str(where[0]), **named)
+        return found
+
     engine = create_async_engine(
         url.set(drivername="sqlite+aiosqlite"),
+        async_creator=partial(errands_sql.connect, open_file),
         pool_size=poolsize,
         max_overflow=0,
         pool_timeout=POOL_WAIT_S,

@@ -43,6 +43,7 @@ from live.node import ROOT, Ground, stand
 from live.nodes import READY_LINE, Nodes
 from live.server_uvicorn import Server, inherited, listen, make_server, serve
 from live.settings import VARIABLES, BadSettings, Settings, environ_with
+from realtime.crowd import new_loop
 from realtime.errors import Rejected
 
 NOISY: Final = ("alembic", "httpx", "httpcore", "stripe")
@@ -102,7 +103,8 @@ def _fail(text: str) -> NoReturn:
 def _run(work: Coroutine[Any, Any, None]) -> None:
     """Run a command; what an operator can mend is one sentence, not a stack."""
     try:
-        asyncio.run(work)
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(work)
     except (FolderInUse, EngineMissing, ChildFailed, MasterLost) as wrong:
         _fail(str(wrong))
     except KeyboardInterrupt:

@@ -452,6 +452,7 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
         app.now,
         admission=app.admission,
         elsewhere=app.elsewhere,
+        waiting=lambda: app.belongings.waiting,
     )
     table = [
         *AccountsApi(app.accounts, app.shop, trade.catalog, app.tokens, clock, new_id).routes(),
@@ -463,7 +464,7 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
     ]
     api = Api(app.tokens, trade.idempotency, clock)
     described = openapi.document(table, version())
-    return Starlette(
+    asgi = Starlette(
         routes=[
             *(api.starlette(route) for route in table),
             StarletteRoute("/openapi.json", lambda _: JSONResponse(described)),
@@ -473,6 +474,8 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
         middleware=[Middleware(pages.SecureHeaders)],
         exception_handlers={HTTPException: endpoints.refused, Exception: endpoints.failed},
     )
+    asgi.state.short_way = door
+    return asgi
 
 
 async def examine_node(settings: Settings) -> "list[doctor.Finding]":

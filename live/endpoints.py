@@ -22,6 +22,7 @@ from realtime.connection import Connection, Handler
 from realtime.errors import CloseCode
 from realtime.hub import Hub
 from realtime.socket import EXTENSION, Socket
+from realtime.upgrade import Upgrade
 from realtime.wire import SUBPROTOCOL, pack_direct
 
 DONE_WITHOUT: Final = frozenset({("broker", "away")})
@@ -29,6 +30,9 @@ DONE_WITHOUT: Final = frozenset({("broker", "away")})
 database decides them). All nodes lose it at once, and 503 from all of them would take the shop
 down. One that never had it ("not yet") may have a wrong address, and must stop a roll-out. Without
 the database a node has nothing to give to a newcomer."""
+PATH: Final = "/live"
+JOINS_WAITING_MAX: Final = 256
+"""Two questions to the record, some 50 ms; who is not let in yet waits in the kernel's queue."""
 READY_RETRY_MS: Final = 1_000
 FULL_RETRY_MS: Final = (5_000, 15_000)
 """When to try a full node again, from and to: places come free as viewers leave."""
@@ -51,6 +55,7 @@ class Door:
     """Opens connections. `origins` are further sites that may connect.
 
     `elsewhere` is a ws:// address for whom this node has no place, None: the same address.
+    `waiting` says how many joins wait for an answer of the database.
     """
 
     def __init__(
@@ -63,10 +68,12 @@ class Door:
         admission: Admission,
         elsewhere: str | None = None,
         chance: Callable[[], float] = random.random,
+        waiting: Callable[[], int] = lambda: 0,
     ) -> None:
         self._admission = admission
         self._elsewhere = elsewhere
         self._chance = chance
+        self._waiting = waiting
         self._hub = hub
         self._handler = handler
         self._origins = frozenset(origins)
@@ -93,16 +100,29 @@ class Door:
             return
         socket: Socket = websocket.scope["extensions"][EXTENSION]
         client = websocket.client
-        connection = Connection(
-            socket,
-            self._handler,
-            self._hub,
-            clock=self._clock,
-            address=client.host if client else "",
-        )
+        connection = self._connection(socket, client.host if client else "")
         await websocket.accept(SUBPROTOCOL)
         # The socket's callbacks do the rest; the task and its stack of frames are given back.
         connection.start()
+
+    def gate(self, upgrade: Upgrade, address: str) -> Callable[[Socket], object] | None:
+        """The short way of nearly everybody; None: `open` has more to say."""
+        if (
+            upgrade.path != PATH
+            or SUBPROTOCOL not in upgrade.protocols
+            or not origin_allowed(upgrade.origin, upgrade.host, self._origins)
+            or self._hub.draining
+            or self._hub.connections >= self._admission.connections_max
+        ):
+            return None
+        return lambda socket: self._connection(socket, address).start()
+
+    def held(self) -> bool:
+        """So many joins wait for the database that no more should come in just now."""
+        return self._waiting() >= JOINS_WAITING_MAX
+
+    def _connection(self, socket: Socket, address: str) -> Connection:
+        return Connection(socket, self._handler, self._hub, clock=self._clock, address=address)
 
     async def _turn_away(self, websocket: WebSocket, code: CloseCode, after_ms: int) -> None:
         """`goodbye`, which every client knows, says when and where; the close code says why."""
@@ -134,7 +154,7 @@ def routes(
         return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return [
-        WebSocketRoute("/live", door.open),
+        WebSocketRoute(PATH, door.open),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", show_metrics),

@@ -8,12 +8,16 @@ The price is that a token lives until it expires: twelve hours for staff, thirty
 whose identity is worth no more than the holds that belong to it.
 """
 
+import binascii
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import jwt
+import msgspec
 
 from live.codes import refuse
 
@@ -22,6 +26,9 @@ GUEST_TTL_S: Final = 30 * 24 * 3600
 ACCOUNT_TTL_S: Final = 12 * 3600
 NAME_CHARS_MAX: Final = 40
 ISSUER: Final = "vitrine"
+_OWN_CLAIMS: Final = frozenset({"iss", "sub", "name", "role", "iat", "exp", "show"})
+_OWN_HEAD: Final = jwt.encode({}, ISSUER * 5, algorithm=ALGORITHM).partition(".")[0] + "."
+"""How every token of ours begins: its header is always the same."""
 
 
 class Role(StrEnum):
@@ -90,18 +97,7 @@ class Tokens:
         if not token:
             raise refuse("token_missing")
         try:
-            # Expiry is compared with our own clock below: time is an argument here.
-            claims = jwt.decode(
-                token,
-                self._secret,
-                algorithms=[ALGORITHM],
-                issuer=ISSUER,
-                options={
-                    "require": ["exp", "sub", "iss"],
-                    "verify_exp": False,
-                    "verify_iat": False,
-                },
-            )
+            claims = self._own(token) or self._any(token)
             identity = Identity(
                 id=str(claims["sub"]),
                 name=str(claims.get("name", "")),
@@ -116,3 +112,45 @@ class Tokens:
         if identity.show is not None and show is not None and identity.show != show:
             raise refuse("wrong_show")
         return identity
+
+    def _own(self, token: str) -> dict[str, Any] | None:
+        """The claims of a token as `issue` makes them; None: look closer.
+
+        A general decoder parses the header, looks up the algorithm and wraps the key: 70 µs, the
+        largest single part of a join. Here it is one MAC and one parse: 7 µs.
+        """
+        head, _, signature = token.rpartition(".")
+        if not head.startswith(_OWN_HEAD) or not token.isascii():
+            return None
+        mac = urlsafe_b64encode(hmac.digest(self._secret.encode(), head.encode(), "sha256"))
+        if not hmac.compare_digest(mac.rstrip(b"="), signature.encode()):
+            return None
+        body = head[len(_OWN_HEAD) :]
+        try:
+            claims = msgspec.json.decode(urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        except (binascii.Error, msgspec.DecodeError):
+            return None
+        plain = (
+            isinstance(claims, dict)
+            and claims.keys() <= _OWN_CLAIMS
+            and claims.get("iss") == ISSUER
+            and isinstance(claims.get("sub"), str)
+            and isinstance(claims.get("exp"), int)
+        )
+        return claims if plain else None
+
+    def _any(self, token: str) -> dict[str, Any]:
+        """The claims of whatever somebody brings. Raises `jwt.InvalidTokenError`."""
+        # Expiry is compared with our own clock by the caller: time is an argument here.
+        found: dict[str, Any] = jwt.decode(
+            token,
+            self._secret,
+            algorithms=[ALGORITHM],
+            issuer=ISSUER,
+            options={
+                "require": ["exp", "sub", "iss"],
+                "verify_exp": False,
+                "verify_iat": False,
+            },
+        )
+        return found

@@ -8,8 +8,8 @@ All children accept from **one listening socket that they inherit**, not from a 
 SO_REUSEPORT: the kernel deals connections to such sockets by a hash, so what waits in the queue of
 a child that dies or drains is reset, and a child in its restart delay gets its share all the same.
 With one queue whoever lives takes the next viewer, no viewer is reset by a restart, and it works
-alike on macOS. Its weakness, the first to wake takes all, is bounded: a child takes 32 connections
-in one turn of its loop (`server_uvicorn.ACCEPTS_AT_ONCE`).
+alike on macOS. Its weakness, the first to wake takes all, is bounded: a child takes 8 connections
+in one turn of its loop (`doorman_uvicorn.ACCEPTS_AT_ONCE`).
 
 A child says on its standard output, once, that it serves; its log lines carry its name. Children
 have a session of their own, so that Ctrl-C reaches the parent alone, and die with it

@@ -81,17 +81,26 @@ class RealAddress:
             self._look(scope)
         await self._app(scope, receive, send)
 
+    def address(self, peer: str, forwarded: str | None) -> str:
+        """Whose connection from `peer` is; `forwarded` is what X-Forwarded-For says, if it does."""
+        if forwarded is None or not self._believed(peer):
+            return peer
+        return real_address(peer, forwarded, self._trusted)
+
+    def _believed(self, peer: str) -> bool:
+        address = parse(peer)
+        if address is not None and _among(address, self._trusted):
+            return True
+        # Every viewer would have the proxy's address, and share the proxy's pace.
+        if not self._warned:
+            self._warned = True
+            log.warning("X-Forwarded-For is not believed: see LIVE_TRUSTED_PROXIES")
+        return False
+
     def _look(self, scope: Scope) -> None:
         lists = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        if not lists:
-            return
         peer = scope["client"][0]
-        address = parse(peer)
-        if address is None or not _among(address, self._trusted):
-            # Every viewer would have the proxy's address, and share the proxy's pace.
-            if not self._warned:
-                self._warned = True
-                log.warning("X-Forwarded-For is not believed: see LIVE_TRUSTED_PROXIES")
+        if not lists or not self._believed(peer):
             return
         scope["client"] = (
             real_address(peer, b",".join(lists).decode("latin-1"), self._trusted),

@@ -1,4 +1,4 @@
-"""uvicorn as we need it: our socket class, limits, an orderly end.
+"""uvicorn as we need it: our socket class, our way in, limits, an orderly end.
 
 Responsible for every option of uvicorn that matters, given explicitly, and for taking its signal
 handling away: it re-raises the signal after its own shutdown, which would cancel the clean-up of
@@ -8,8 +8,8 @@ our engines half-way. It must not know what is served.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Generator, Sequence
-from typing import Final
+from collections.abc import Callable, Generator, Sequence
+from typing import Final, Protocol, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -17,13 +17,12 @@ from typing_extensions import override
 
 from live.node import open_files
 from live.proxies import RealAddress
+from realtime.doorman_uvicorn import Enter, Entrance, Gate
 from realtime.socket_uvicorn import LiveWebSocketProtocol
+from realtime.upgrade import Upgrade
 
 BACKLOG: Final = 2048
 """Connections that the kernel keeps for us."""
-ACCEPTS_AT_ONCE: Final = 32
-"""Connections taken in one turn of the event loop. asyncio uses one number for both: with 2,048 a
-storm stops the loop for 100 ms, and of several processes on one listener the first takes all."""
 OPEN_FILES_KEPT: Final = 64
 """Of the limit: for engines, files, and refusing whom we cannot serve."""
 FRAME_BYTES_MAX: Final = 65_536
@@ -34,7 +33,17 @@ CLOSE_WAIT_S: Final = 5
 
 
 class Server(uvicorn.Server):
-    """A server that leaves signals to its owner."""
+    """A server that leaves signals to its owner, and accepts at a pace (`doorman_uvicorn`)."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        gate: Gate | None = None,
+        held: Callable[[], bool] | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._gate = gate
+        self._held = held
 
     @contextlib.contextmanager
     @override
@@ -44,10 +53,23 @@ class Server(uvicorn.Server):
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve, with the kernel's queue as long as it should be; see ACCEPTS_AT_ONCE."""
-        await super().startup(sockets)
-        for listener in sockets or []:
-            listener.listen(BACKLOG)
+        """Serve on `sockets`, which listen already."""
+        await self.lifespan.startup()
+        entrances = [
+            Entrance(
+                listener,
+                self.config,
+                self.server_state,
+                self.lifespan.state,
+                gate=self._gate,
+                held=self._held,
+            )
+            for listener in sockets or []
+        ]
+        self.servers = cast("list[asyncio.Server]", entrances)
+        for entrance in entrances:
+            entrance.start()
+        self.started = True
 
     def stop_accepting(self) -> None:
         """Close the listeners; connections stay. Others who share a listener go on accepting."""
@@ -83,12 +105,35 @@ def inherited(descriptor: int) -> socket.socket:
     return found
 
 
-def make_server(app: ASGIApp, *, log_level: str, proxies: Sequence[str]) -> Server:
-    """A server for `app`; `proxies` are those whose X-Forwarded-For is believed."""
+class ShortWay(Protocol):
+    """What an application offers to those who come in without going through it."""
+
+    def gate(self, upgrade: Upgrade, address: str) -> Enter | None:
+        """Who takes the socket of a plain upgrade from `address`; None: go through the app."""
+
+    def held(self) -> bool:
+        """Whether those who came in wait for us, so that no others should be taken."""
+
+
+def make_server(
+    app: ASGIApp, *, log_level: str, proxies: Sequence[str], way: ShortWay | None = None
+) -> Server:
+    """A server for `app`; `proxies` are those whose X-Forwarded-For is believed.
+
+    `way` is the app's own (`app.state.short_way`) if it is not given.
+    """
     files = open_files()
+    real = RealAddress(app, proxies)
+    short: ShortWay | None = way or getattr(getattr(app, "state", None), "short_way", None)
+
+    def gate(upgrade: Upgrade, peer: str) -> Enter | None:
+        if short is None:
+            return None
+        return short.gate(upgrade, real.address(peer, upgrade.forwarded))
+
     return Server(
         uvicorn.Config(
-            RealAddress(app, proxies),
+            real,
             ws=LiveWebSocketProtocol,
             ws_max_size=FRAME_BYTES_MAX,
             ws_per_message_deflate=False,
@@ -107,8 +152,9 @@ def make_server(app: ASGIApp, *, log_level: str, proxies: Sequence[str]) -> Serv
             limit_concurrency=max(OPEN_FILES_KEPT, files - OPEN_FILES_KEPT),
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=CLOSE_WAIT_S,
-            backlog=ACCEPTS_AT_ONCE,
-        )
+        ),
+        gate if short is not None else None,
+        short.held if short is not None else None,
     )
 
 

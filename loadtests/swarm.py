@@ -47,7 +47,11 @@ IN_FLIGHT: Final = 64
 """Listeners of this process that are joining at once."""
 HELD_UP: Final = 0.2
 NICE: Final = 5
-"""Where there are fewer cores than processes, the server is not to wait for its listeners."""
+"""Where there are fewer cores than processes, neither the server nor a shopper whose answers are
+measured is to wait for the listeners."""
+AUTOGROUP: Final = "/proc/self/autogroup"
+"""Linux shares the cores among sessions first, and each helper is a session of its own: a nice
+process alone in its session gives way to nobody. This is the niceness of the session."""
 HOLD_S: Final = 8.0
 """A join that is told to wait no longer than this waits on its connection: 10 s are its limit."""
 BIN_US: Final = 100
@@ -457,10 +461,17 @@ class Crowd:
         self.gallery = Gallery()
 
 
+def step_back() -> None:
+    """Let the others go first."""
+    os.nice(NICE)
+    with contextlib.suppress(OSError), open(AUTOGROUP, "w", encoding="ascii") as file:
+        file.write(str(NICE))
+
+
 def serve(fd: int) -> None:
     """Until the pipe ends."""
     raise_file_limit()
-    os.nice(NICE)
+    step_back()
     crowd, pipe = Crowd(), Pipe(fd)
     crowd.poll.register(fd, READ)
     pipe.say({})

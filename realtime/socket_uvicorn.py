@@ -10,11 +10,7 @@ and message, 16.9 µs against 9.4 µs for a shared ready frame. What the subclas
 each of uvicorn's own writes happens in one synchronous stretch, so between callbacks nothing waits
 in `conn` and the stream always ends on a frame boundary.
 
-* The transport's high-water mark is 0: `pause_writing` comes with the first byte that the kernel
-  refused and `resume_writing` when the last one went. While not paused, the transport's buffer is
-  empty, so writing to the socket below it cannot overtake anything.
-* The socket object is used, never its number: after a close its `send` fails with EBADF, where a
-  bare descriptor could by then belong to a stranger.
+* What it writes goes through its `writer_uvicorn.UvicornSocket`, which bypasses the transport.
 * permessage-deflate is never negotiated: it costs 64 KiB per viewer and forbids shared frames.
 * uvicorn's keepalive (two timers per connection) stays off; the hub's wheel pings for all.
 * `transport.close()` waits for ever on a peer that does not read, so each ending has a deadline
@@ -28,7 +24,7 @@ import asyncio
 import logging
 from asyncio.transports import BaseTransport
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 from typing_extensions import override
 from uvicorn._types import ASGISendEvent
@@ -46,16 +42,13 @@ from realtime.socket import (
     DIRECT_BUFFER_BYTES_MAX,
     EXTENSION,
     FRAME_BYTES_MAX,
+    Socket,
     SocketListener,
 )
-from realtime.wire import ready_frame
+from realtime.writer_uvicorn import UvicornSocket
 
 log = logging.getLogger(__name__)
 
-_DIRECT_TRANSPORTS: Final = ("_SelectorSocketTransport",)
-"""Transports whose unsent bytes we know exactly. Others (TLS, uvloop) get `transport.write`."""
-READ_BYTES: Final = 4096
-"""Taken from one peer in one turn of the loop."""
 SMALL_FRAMES_MAX: Final = 256
 """Pings, pongs, fragments and frames behind our close, per SMALL_FRAMES_S. An honest client sends
 one pong in 20 s. Over it: 1008, and once more over it: abort."""
@@ -67,145 +60,6 @@ REASON_BYTES_MAX: Final = 123
 POLICY: Final = 1008
 FAILED: Final = 1011
 _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-
-
-class UvicornSocket:
-    """The `Socket` port over one LiveWebSocketProtocol."""
-
-    __slots__ = (
-        "_listener", "_open", "_paused", "_protocol", "_send", "_transport",
-        "direct", "peer", "quiet",
-    )  # fmt: skip
-
-    def __init__(self, protocol: "LiveWebSocketProtocol") -> None:
-        self._protocol: LiveWebSocketProtocol | None = protocol
-        self._transport: asyncio.Transport
-        self._listener: SocketListener | None = None
-        self._send: Callable[[bytes], int] | None = None
-        self._open = False
-        self._paused = False
-        self.direct: Callable[[bytes], int] | None = None
-        self.peer = ""
-        self.quiet = 0
-
-    @property
-    def listener(self) -> SocketListener | None:
-        """Who hears of frames, drains and the end."""
-        return self._listener
-
-    @listener.setter
-    def listener(self, listener: SocketListener | None) -> None:
-        if listener is None:
-            self._listener = None
-        elif self._protocol is None:
-            listener.on_closed()  # it came too late; nothing else would ever tell it
-        else:
-            self._listener = listener
-            self._protocol.hand_over()
-
-    @property
-    def congested(self) -> bool:
-        """Bytes wait in this process."""
-        return self._paused
-
-    def write(self, frame: bytes) -> bool:
-        """Take a ready frame whole; see `Socket.write`."""
-        send = self.direct
-        if send is None:
-            if self._paused or not self._open or self._transport.is_closing():
-                return False
-            self._transport.write(frame)
-            return True
-        try:
-            sent = send(frame)
-        except OSError:
-            sent = -1
-        return sent == len(frame) or self.unsent(frame, sent)
-
-    def unsent(self, frame: bytes, sent: int) -> bool:
-        """Keep the rest of a frame; see `Socket.unsent`."""
-        # The transport tries again itself. If the kernel is full, it keeps the rest and its
-        # pause_writing marks us congested; if the socket is broken, it ends the connection.
-        if self._open and not self._transport.is_closing():
-            self._transport.write(memoryview(frame)[max(sent, 0) :])
-            if not self._transport.is_closing():
-                return True
-        self.shut()
-        return False
-
-    def send(self, payload: bytes) -> bool:
-        """Frame and take `payload`; see `Socket.send`."""
-        if not self._open:
-            return False
-        frame = ready_frame(payload)
-        if not self._paused:
-            return self.write(frame)
-        if self.buffered() + len(frame) > DIRECT_BUFFER_BYTES_MAX:
-            self.abort()
-            return False
-        self._transport.write(frame)
-        return not self._transport.is_closing()
-
-    def buffered(self) -> int:
-        """Bytes that wait in this process."""
-        return self._transport.get_write_buffer_size() if self._paused else 0
-
-    def close(self, code: int, reason: str = "") -> None:
-        """Start the closing handshake."""
-        if self._open and self._protocol is not None:
-            self._protocol.begin_close(code, reason)
-
-    def abort(self) -> None:
-        """End now."""
-        self.shut()
-        # Not on a lost one: asyncio's raises if its last byte went after close().
-        if self._protocol is not None:
-            self._transport.abort()
-
-    # What the protocol tells its socket.
-
-    def opened(self) -> None:
-        """The 101 is written."""
-        self._open = True
-        if not self._paused:
-            self.direct = self._send
-
-    def shut(self) -> None:
-        """Nothing more is to be written."""
-        self._open = False
-        self.direct = None
-
-    def paused(self) -> None:
-        """A byte could not be sent."""
-        self._paused = True
-        self.direct = None
-
-    def resumed(self) -> None:
-        """All bytes were sent."""
-        self._paused = False
-        if self._open:
-            self.direct = self._send
-            if self._listener is not None:
-                self._listener.on_drain()
-
-    def attach(self, transport: asyncio.Transport, peer: str) -> None:
-        """The transport is known; find the way below it."""
-        self.peer = peer
-        self._transport = transport
-        if type(transport).__name__ in _DIRECT_TRANSPORTS:
-            wrapped = transport.get_extra_info("socket")
-            self._send = wrapped._sock.send
-            transport.max_size = READ_BYTES  # type: ignore[attr-defined]
-
-    def lost(self) -> None:
-        """The connection is gone; tell the listener once and let go of everything."""
-        self.shut()
-        self._send = None
-        self._protocol = None  # no cycle: 15,000 cut viewers are freed at once, not by the GC
-        self._paused = False
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.on_closed()
 
 
 class _Nowhere:
@@ -229,6 +83,16 @@ class _Nowhere:
 
 
 _NOWHERE: Final[Any] = _Nowhere()
+_PARSER_LOG: Final = logging.getLogger("uvicorn.error")
+_STRAIGHT: Final[dict[str, Any]] = {
+    "queue": _NOWHERE,
+    "writable": _NOWHERE,
+    "handshake_initiated": True,
+    "handshake_complete": True,
+    "close_sent": False,
+    "disconnected": False,
+}
+"""Where the handshake leaves a protocol whose application has left it to its listener."""
 _MESSAGE_ENDS: Final = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
 
 
@@ -263,6 +127,40 @@ class LiveWebSocketProtocol(WebSocketsSansIOProtocol):
         self.half_timer: asyncio.TimerHandle | None = None
         self.small_frames = 0
         self.small_frames_until = 0.0
+
+    @classmethod
+    def straight(
+        cls, config: Config, server_state: ServerState, loop: asyncio.AbstractEventLoop
+    ) -> Self:
+        """One whose handshake is answered by whoever makes it: `begin` follows at once.
+
+        What `slim` would leave of the other kind after its handshake, without having made the rest.
+        """
+        one = cls.__new__(cls)
+        one.__dict__ = {
+            **_STRAIGHT,
+            "loop": loop,
+            "connections": server_state.connections,
+            "tasks": server_state.tasks,
+            "logger": _PARSER_LOG,
+            "conn": _Parser(state=OPEN, max_size=FRAME_BYTES_MAX, logger=_PARSER_LOG),
+            "socket": UvicornSocket(one),
+            "frames": [],
+        }
+        return one
+
+    def begin(
+        self, transport: asyncio.Transport, answer: bytes, enter: Callable[[Socket], object]
+    ) -> None:
+        """Write the `answer` to the handshake; `enter` gives the open socket its listener."""
+        self.transport = transport
+        self.connections.add(self)
+        transport.set_protocol(self)
+        transport.set_write_buffer_limits(high=0)
+        self.socket.attach(transport, "")
+        transport.write(answer)
+        self.socket.opened()
+        enter(self.socket)
 
     # The transport's callbacks.
 

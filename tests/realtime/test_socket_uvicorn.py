@@ -14,10 +14,11 @@ import pytest
 import uvicorn
 from websockets.frames import Frame, Opcode
 
-from realtime import socket_uvicorn
+from realtime import socket_uvicorn, writer_uvicorn
 from realtime.socket import EXTENSION
-from realtime.socket_uvicorn import SMALL_FRAMES_MAX, LiveWebSocketProtocol, UvicornSocket
+from realtime.socket_uvicorn import SMALL_FRAMES_MAX, LiveWebSocketProtocol
 from realtime.wire import ready_frame
+from realtime.writer_uvicorn import UvicornSocket
 from tests.waiting import until
 
 UPGRADE = (
@@ -280,7 +281,7 @@ async def test_an_abort_in_the_middle_of_a_fan_out_and_in_a_drain_is_harmless(st
 async def test_a_transport_without_a_socket_below_keeps_the_same_promises(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(socket_uvicorn, "_DIRECT_TRANSPORTS", ())
+    monkeypatch.setattr(writer_uvicorn, "_DIRECT_TRANSPORTS", ())
     async with stand.open() as (peer, listener):
         socket_ = listener.socket
         assert socket_.direct is None

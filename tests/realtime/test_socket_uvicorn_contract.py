@@ -5,6 +5,7 @@ They are internal, so a new version may change them in silence; this is where it
 
 import asyncio
 import inspect
+import selectors
 import socket
 
 import uvicorn
@@ -106,3 +107,43 @@ async def test_below_asyncios_transport_is_a_socket_whose_buffer_we_know():
     await asyncio.sleep(0)
     assert below.fileno() == -1, "a closed socket has no number that another could get"
     right.close()
+
+
+async def test_the_short_way_leaves_what_the_long_way_leaves_when_it_is_slim():
+    long = protocol()
+    config = long.config
+    long.slim()
+    short = LiveWebSocketProtocol.straight(config, ServerState(), asyncio.get_running_loop())
+    left = {"close_timeout", "transport", "scope"}
+    assert vars(long).keys() - left == vars(short).keys()
+    assert "close_timeout" not in inspect.getsource(WebSocketsSansIOProtocol.connection_lost)
+    for method in (
+        WebSocketsSansIOProtocol.shutdown,
+        WebSocketsSansIOProtocol.handle_close,
+        WebSocketsSansIOProtocol.handle_parser_exception,
+        WebSocketsSansIOProtocol.handle_events,
+        WebSocketsSansIOProtocol.send_receive_event_to_app,
+    ):
+        for name in left - {"transport"}:
+            assert f"self.{name}" not in inspect.getsource(method), name
+    assert short.conn.state is OPEN
+    assert inspect.isgenerator(short.conn.parser)
+
+
+async def test_asyncio_makes_transports_and_registers_handles_as_we_know_it():
+    loop = asyncio.get_running_loop()
+    make = list(inspect.signature(loop._make_socket_transport).parameters)
+    assert make == ["sock", "protocol", "waiter", "extra", "server"]
+    assert asyncio.Handle(print, (), loop)._callback is print
+    reader = inspect.getsource(asyncio.SelectorEventLoop._add_reader)
+    assert "(handle, None))" in reader
+    writer = inspect.getsource(asyncio.SelectorEventLoop._add_writer)
+    assert "(None, handle))" in writer
+    for method in ("register", "unregister", "modify"):
+        source = inspect.getsource(getattr(selectors.EpollSelector, method))
+        assert f"self._selector.{method}(key.fd" in source, method
+    assert "super().unregister(fileobj)\n            raise" in inspect.getsource(
+        selectors.EpollSelector.modify
+    ) or "super().unregister(fileobj)\n                raise" in inspect.getsource(
+        selectors.EpollSelector.modify
+    )
