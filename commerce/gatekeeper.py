@@ -65,6 +65,7 @@ class Gatekeeper:
         self._suspect = False
         self._silent = False
         self._made = 0
+        self._refused = 0
         self.epoch = 0
         """The epoch this node works under; 0: it does not know yet."""
         self.rebuilds = 0
@@ -86,7 +87,7 @@ class Gatekeeper:
             for _attempt in range(CALL_TRIES):
                 epoch = self.epoch
                 try:
-                    if epoch:
+                    if epoch and epoch != self._refused:
                         answer = await ask(epoch)
                         self._silent = False
                         return answer
@@ -102,8 +103,21 @@ class Gatekeeper:
         """The record refused what the gate gave out: rebuild it at the next look."""
         self._suspect = True
 
+    def refused(self, epoch: int) -> None:
+        """The record refused a batch of this epoch: it has moved on, and the gate may not know.
+
+        A gate that was silent for a while and is the same as before answers under its old epoch
+        for ever; only the record says that its answers count no more.
+        """
+        if epoch == self.epoch:
+            self._refused = epoch
+
     async def watch(self) -> None:
-        """A look at the gate, whatever else is going on: heals it, and learns all its levels."""
+        """A look at gate and record, whatever else is going on: heals, and learns all levels.
+
+        The record is asked too: whoever moved its epoch on (a node that decided without the gate,
+        one that opened a drop and died) may not have reached the gate.
+        """
         if self._suspect:
             self._suspect = False
             await self.rebuild()
@@ -112,6 +126,10 @@ class Gatekeeper:
             lambda epoch: self.gate.levels(epoch, None, self._clock())
         )
         self._board.learn(levels)
+        epoch = self.epoch
+        current = await self._record.epoch()
+        if not (current.has_gate and current.number == epoch):
+            self.refused(epoch)  # the next call heals
 
     async def rebuild(self) -> None:
         """Loads the gate anew, also if it seems to be in step. Raises GateUnavailable, Unavailable.
@@ -192,6 +210,7 @@ class Gatekeeper:
 
     async def _enter(self, epoch: int) -> None:
         self.epoch = epoch
+        self._refused = 0
         try:
             _version, levels = await self.gate.levels(epoch, None, self._clock())
         except Fenced:

@@ -227,6 +227,7 @@ class Reserving:
         try:
             outcomes = await self._record.hold(epoch, winners, self._clock())
         except Fenced:
+            self._keeper.refused(epoch)
             for case in cases:
                 self._again(case)
             return

@@ -11,7 +11,19 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from loadtests import crowd, drain, fanout, fuzz, idle, journey, kill, show, slow, storm
+from loadtests import (
+    crowd,
+    drain,
+    fanout,
+    fuzz,
+    idle,
+    journey,
+    kill,
+    show,
+    simulate,
+    slow,
+    storm,
+)
 from loadtests.server import ServerFailed
 from loadtests.target import NoHost, target_options
 
@@ -85,6 +97,12 @@ DRILLS = (
         "Hostile bytes over thousands of connections: no crash, no leak, nobody else notices.",
         fuzz.options,
         fuzz.main,
+    ),
+    Drill(
+        "simulate",
+        "Thousands of small worlds on real engines in virtual time: nobody oversold, no win lost.",
+        simulate.options,
+        simulate.main,
     ),
 )
 

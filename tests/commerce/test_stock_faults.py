@@ -146,6 +146,28 @@ async def test_a_drop_that_was_opened_without_a_gate_is_known_to_it_later(
         await shop.check_gate(node)
 
 
+@pytest.mark.parametrize("what", ["decided", "opened"])
+async def test_a_gate_that_was_only_silent_for_a_while_is_noticed_and_loaded(
+    shop: Shop, what: str
+) -> None:
+    """The same process under its old epoch answers as ever; only the record knows better."""
+    await shop.add_skus({"A": 3, "B": 1})
+    async with shop.node() as node:
+        await node.checkout.open_drop(shop.drop(("A", None)))
+        await node.buy("r1", "v1")
+        if what == "decided":
+            await node.record.levels_without_gate(None, shop.clock())
+        else:  # and the node that opened it died before it reached the gate
+            await node.record.open_drop(shop.drop(("B", None), id="d2"), shop.clock())
+        before = node.checkout.keeper.epoch
+        held = await _again_until_decided(node.buy, "r2", "v2")
+        assert len(held) == 1
+        await until(lambda: node.checkout.keeper.epoch > before)
+        if what == "opened":
+            await node.buy("r3", "v3", ("B", 1), drop="d2")
+        await shop.check_gate(node)
+
+
 class DiesAt:
     """A crash point: the node dies when it gets to the named place for the n-th time."""
 

@@ -1,0 +1,169 @@
+"""The record's database for the simulation: transactions that pass a port, and a clean start.
+
+Responsible for the one place where every transaction of a node passes (`Passing`), for emptying the
+tables between seeds, and for SQLite without a thread: aiosqlite hands each call to a thread of its
+own, which costs 60 µs and leaves the order to the operating system; here the call is made at once.
+It must not know what is written.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Protocol
+
+import aiosqlite.core
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
+
+from commerce import reservations_sql
+from commerce.bulk_sql import insert_rows
+from commerce.database_sql import Database
+from commerce.schema_sql import metadata, product, sku, sku_stock, stock_ledger
+from commerce.stock import HoldState
+
+POOL: Final = 48
+"""Nodes of one seed share an engine and its compiled statements, dead ones included."""
+
+
+class Port(Protocol):
+    """What a node puts around each of its transactions."""
+
+    @property
+    def writing(self) -> Sequence[str]:
+        """Rids that the running task is making durable."""
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Held while the engine is asked: one at a time."""
+
+    async def enter(self, kind: str) -> None:
+        """Before it begins. Raises Unavailable if the request is lost."""
+
+    def before_commit(self) -> None:
+        """All is written. Raises Unavailable if the connection is lost here."""
+
+    async def leave(self, kind: str, durable: Collection[str]) -> None:
+        """It is committed, these rids with it. Raises Unavailable if the answer is lost."""
+
+
+class Passing(Database):
+    """A node's database: the real one, with the node's port around each transaction."""
+
+    def __init__(self, database: Database, port: Port) -> None:
+        super().__init__(database.engine, database.dialect)
+        self._port = port
+
+    @asynccontextmanager
+    @override
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        await self._port.enter("write")
+        durable: Collection[str] = ()
+        async with self._port.turn(), super().begin() as conn:
+            yield conn
+            if rids := self._port.writing:
+                durable = await reservations_sql.find_many(conn, rids)
+            self._port.before_commit()
+        await self._port.leave("write", durable)
+
+    @asynccontextmanager
+    @override
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        await self._port.enter("read")
+        async with self._port.turn(), super().read() as conn:
+            yield conn
+        await self._port.leave("read", ())
+
+
+class _AtOnce(aiosqlite.core.Connection):
+    """aiosqlite's connection, working where it is called instead of in a thread."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        made: Any = self
+        made._tx, made._thread = _Here(), _NoThread()
+
+    @override
+    async def _execute(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+
+class _Here:
+    """In place of aiosqlite's queue to its thread: the call is made where it is put."""
+
+    def put_nowait(self, job: tuple[Any, Any]) -> None:
+        future, function = job
+        result = function()
+        if future is not None:
+            future.set_result(result)
+
+
+class _NoThread:
+    daemon = True
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+
+@contextlib.contextmanager
+def sqlite_without_threads() -> Iterator[None]:
+    """Inside it new SQLite connections work in the calling thread."""
+    core: Any = aiosqlite.core
+    before = core.Connection
+    core.Connection = _AtOnce
+    try:
+        yield
+    finally:
+        core.Connection = before
+
+
+async def create_schema(database: Database) -> None:
+    """All tables."""
+    async with database.begin() as conn:
+        await conn.run_sync(metadata.create_all)
+
+
+async def empty(database: Database) -> None:
+    """No rows, and numbers begin at one again."""
+    names = [table.name for table in reversed(metadata.sorted_tables)]
+    async with database.begin() as conn:
+        if database.dialect == "postgresql":
+            listed = ", ".join(f'"{name}"' for name in names)
+            await conn.execute(text(f"TRUNCATE {listed} RESTART IDENTITY"))
+            return
+        raw: Any = (await conn.get_raw_connection()).driver_connection
+        for name in names:  # past SQLAlchemy, which costs more than the deletion
+            await raw.execute(f'DELETE FROM "{name}"')
+
+
+async def move(database: Database, rid: str, to: HoldState, now: int) -> HoldState | None:
+    """Moves a reservation as a payment does; the state it is in afterwards, None: there is none."""
+    async with database.begin() as conn:
+        moved = await reservations_sql.move(conn, rid, to, now, reason="provider")
+        hold = moved or await reservations_sql.find(conn, rid)
+    return None if hold is None else hold.state
+
+
+async def fill(database: Database, stock: Mapping[str, int], now: int) -> None:
+    """One product for all SKUs, with so many units on hand."""
+    words = ("handle", "title", "description_html", "vendor", "kind", "fingerprint")
+    item = dict.fromkeys(words, "") | {"id": "p", "created_at": now, "updated_at": now}
+    item |= {"tags": [], "options": [], "published": True}
+    kept = {"options": {}, "amount": 1_000, "currency": "USD", "barcode": "", "image_url": ""}
+    skus = [
+        {"sku": name, "product": "p", "position": place, "title": name, "grams": 0, "active": True}
+        | kept
+        for place, name in enumerate(stock)
+    ]
+    levels = [
+        {"sku": name, "on_hand": units, "held": 0, "committed": 0} for name, units in stock.items()
+    ]
+    entries = [
+        {"sku": name, "kind": "receive", "ref": f"start-{name}", "at": now}
+        | {"d_on_hand": units, "d_held": 0, "d_committed": 0}
+        for name, units in stock.items()
+    ]
+    async with database.begin() as conn:
+        await insert_rows(conn, product, [item])
+        await insert_rows(conn, sku, skus)
+        await insert_rows(conn, sku_stock, levels)
+        await insert_rows(conn, stock_ledger, entries)

@@ -1,0 +1,117 @@
+"""What a seed means: the shop, the crowd, the nodes, and which faults may happen how often.
+
+Responsible for drawing a seed's circumstances and nothing else. Each seed enables some faults and
+not others, at rates of its own ("swarm testing"): a seed with every fault at once finds less,
+because one fault hides what another one would have shown.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from random import Random
+from typing import Final
+
+STRETCHES: Final = (1.0, *(8.0,) * 4, *(16.0,) * 5, *(24.0,) * 4)
+"""How much slower than in production the loops of upkeep turn, so that the steps of a seed are
+spent on races and not on looking whether anything is due."""
+
+
+class Fault(StrEnum):
+    """The kinds, as they are counted."""
+
+    KILL = "kill_node"
+    CRASH = "kill_at_point"
+    FREEZE = "freeze_node"
+    CLOCK = "clock_jump"
+    GATE_REQUEST = "gate_request_lost"
+    GATE_REPLY = "gate_reply_lost"
+    GATE_LATE = "gate_request_late"
+    GATE_SLOW = "gate_slow"
+    GATE_AWAY = "gate_away"
+    GATE_FLUSH = "gate_flushed"
+    GATE_RESTART = "gate_restarted"
+    GATE_STALE = "gate_stale_copy"
+    GATE_SPLIT = "gate_split"
+    SQL_REQUEST = "sql_request_lost"
+    SQL_COMMIT = "sql_lost_before_commit"
+    SQL_REPLY = "sql_lost_after_commit"
+    SQL_SLOW = "sql_slow"
+    SQL_AWAY = "sql_away"
+    VIEWER = "viewer_left"
+
+
+PER_CALL: Final[dict[Fault, float]] = {
+    Fault.CRASH: 0.05,
+    Fault.GATE_REQUEST: 0.02,
+    Fault.GATE_REPLY: 0.04,
+    Fault.GATE_LATE: 0.02,
+    Fault.GATE_SLOW: 0.02,
+    Fault.SQL_REQUEST: 0.06,
+    Fault.SQL_COMMIT: 0.12,
+    Fault.SQL_REPLY: 0.10,
+    Fault.SQL_SLOW: 0.05,
+    Fault.VIEWER: 0.10,
+}
+"""The record's are the highest: it tries a batch twice, so one fault alone is never heard of.
+Chance that one call (or crash point, or press) meets it, in a seed that has it."""
+
+EVENTS: Final = tuple(fault for fault in Fault if fault not in PER_CALL)
+"""Those that happen at an instant of their own."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The circumstances of one seed. Times in seconds of virtual time."""
+
+    seed: int
+    nodes: int
+    stock: dict[str, int]
+    units: dict[str, int | None]
+    viewers: int
+    presses_each: int
+    hold_s: int
+    per_viewer: int | None
+    stretch: float
+    lasts_s: float
+    rates: dict[Fault, float] = field(default_factory=dict)
+    events: tuple[tuple[float, Fault], ...] = ()
+    alone_at_the_end: bool = False
+    """When the faults stop, all nodes but one are killed: it must finish what they left."""
+
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed: the same seed, the same plan."""
+    chance = Random(f"plan {seed}")
+    skus = [f"sku{number}" for number in range(chance.randint(1, 4))]
+    viewers = chance.randint(7, 9)
+    lasts_s = chance.uniform(2.5, 5.0)
+    share = chance.choice((0.2, 0.4, 0.7))
+    rates = {
+        fault: rate * chance.choice((0.3, 1.0, 2.0))
+        for fault, rate in PER_CALL.items()
+        if chance.random() < share
+    }
+    kinds = [fault for fault in EVENTS if chance.random() < share] or [chance.choice(EVENTS)]
+    count = chance.randint(2, 8)
+    events = sorted(
+        (chance.uniform(0.3, lasts_s), chance.choice(kinds)) for _number in range(count)
+    )
+    most = chance.choice((4, 9, 9, 20))
+    stock = {sku: chance.randint(1, most) for sku in skus}
+    return Plan(
+        seed=seed,
+        nodes=chance.randint(2, 3),
+        stock=stock,
+        units={
+            sku: chance.choice((None, None, chance.randint(1, count + 1)))
+            for sku, count in stock.items()
+        },
+        viewers=viewers,
+        presses_each=chance.randint(3, 5),
+        hold_s=chance.randint(1, 3),
+        per_viewer=chance.choice((None, None, 1, 2, 3)),
+        stretch=chance.choice(STRETCHES),
+        lasts_s=lasts_s,
+        rates=rates,
+        events=tuple(events),
+        alone_at_the_end=chance.random() < 0.5,
+    )
