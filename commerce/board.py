@@ -9,6 +9,7 @@ attempt may have won. So it can be wrong for a second, and only towards "sold ou
 microseconds what would be 95 % of the load of a drop after its first second.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -35,6 +36,8 @@ class Board:
         self._flags: dict[str, _Flag] = {}
         self.refused = 0
         """Presses that the flag has answered since the start."""
+        self.refused_in: Counter[str] = Counter()
+        """The same by drop; the log of claims shows them as a number."""
 
     def learn(self, levels: Levels) -> None:
         """Takes in levels in whatever order they arrive; older ones change nothing."""
@@ -67,5 +70,6 @@ class Board:
                 del self._flags[line.sku]
             elif flag.drop == press.drop:
                 self.refused += 1
+                self.refused_in[press.drop] += 1
                 return line.sku
         return None

@@ -133,7 +133,7 @@ class Checkout:
         if len(self._cases) >= self._inflight_max:
             raise Busy(self._soon())
         answer = asyncio.get_running_loop().create_future()
-        case = self._cases[press.rid] = Case(press, mark, answer)
+        case = self._cases[press.rid] = Case(press, mark, answer, self._clock())
         answer.add_done_callback(lambda _answer: self._cases.pop(press.rid, None))
         self.reserving.put(case)
         return case

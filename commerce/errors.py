@@ -7,7 +7,7 @@ understand the answer (how many are left, when it opens), never the text of an e
     CommerceError
     ├── Refused                 decided, nothing changed
     │   ├── UnknownDrop · UnknownSku · UnknownProduct · UnknownHold · UnknownOrder
-    │   ├── DropNotOpen · DropClosed · SoldOut · LimitReached · BadQuantity
+    │   ├── DropNotOpen · DropClosed · SoldOut · LimitReached · HoldsLimited · BadQuantity
     │   ├── RidConflict · PriceChanged · HoldEnded · PaymentOpen
     │   ├── StockHeld · SkuInDrop · BadCurrency · BadSignature · CardNumberFound
     │   └── KeyConflict · KeyInProgress
@@ -23,6 +23,9 @@ class CommerceError(Exception):
 
 class Refused(CommerceError):
     """Decided: no. Nothing was changed."""
+
+    receipt: tuple[int, int] | None = None
+    """(epoch, n) of the decision, where the gate (or the record alone) took a number for it."""
 
     def details(self) -> dict[str, object]:
         """What a person needs to know, as plain values."""
@@ -82,6 +85,16 @@ class LimitReached(Refused):
         super().__init__(sku, limit)
         self.sku = sku
         self.limit = limit
+
+
+class HoldsLimited(Refused):
+    """Holds of this viewer lapsed unpaid, so only `limit` may be open at a time until `until_ms`
+    (milliseconds), when the rule gets milder."""
+
+    def __init__(self, limit: int, until_ms: int) -> None:
+        super().__init__(limit, until_ms)
+        self.limit = limit
+        self.until_ms = until_ms
 
 
 class BadQuantity(Refused):

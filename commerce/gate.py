@@ -50,6 +50,8 @@ class Ask:
     lines: tuple[tuple[str, int], ...]
     price_ok: bool = True
     """False: the page showed another total than the price known here. A repeat does not mind."""
+    pressed_at: int = 0
+    """When it arrived at its node; only the log of claims wants to know."""
 
 
 class Verdict(StrEnum):
@@ -67,14 +69,17 @@ class Verdict(StrEnum):
     PRICE = "price"
     SOLD_OUT = "sold_out"
     LIMIT = "limit"
+    LAPSED = "lapsed"
+    """Too many open holds for a viewer whose holds lapse (`hold_rule`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One answer. `n` is its place in the order of this epoch (0 for repeats of older ones).
 
-    `sku` and `number` say more of a refusal: units left, units allowed, the opening in
-    milliseconds. A win has `until_ms` (the hold's deadline) and `at` (when it was decided).
+    `sku` and `number` say more of a refusal: units left, units or holds allowed, the opening in
+    milliseconds. A win has `until_ms` (the hold's deadline), `at` (when it was decided) and in
+    `number` the lapses that made it shorter. Of LAPSED, `until_ms` is when the rule gets milder.
     """
 
     verdict: Verdict
@@ -90,7 +95,9 @@ class End(StrEnum):
     """How a reservation ends in the gate."""
 
     FREED = "freed"
-    """Expired or cancelled: the units are everybody's again."""
+    """Cancelled: the units are everybody's again."""
+    LAPSED = "lapsed"
+    """Expired: the same, and the viewer's record has a lapse more."""
     SOLD = "sold"
     FORGOTTEN = "forgotten"
     """The record refused it: the units are free and the rid may be judged anew."""
@@ -147,6 +154,8 @@ class Image:
     entries: Sequence[Entry]
     changes: Sequence[tuple[str, str]] = field(default=())
     """(ref, SKU) of changes that are in these numbers though the gate may be told of them again."""
+    lapses: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Viewer to the times at which holds of theirs have lapsed lately, oldest first."""
 
 
 class Gate(Protocol):

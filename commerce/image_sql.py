@@ -11,8 +11,10 @@ from typing import Any, Final
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from commerce import lapses_sql
 from commerce.drops_sql import drops_where
 from commerce.gate import RECENT_MS, Entry, Image
+from commerce.hold_rule import WINDOW_MS
 from commerce.reservations_sql import OPEN_STATES
 from commerce.schema_sql import (
     outbox,
@@ -63,6 +65,7 @@ async def read_image(conn: AsyncConnection, epoch: int, now: int) -> Image | Non
         used=await _used(conn, set(open_drops)),
         entries=entries,
         changes=await _untold_changes(conn),
+        lapses=await lapses_sql.lapses_since(conn, now - WINDOW_MS),
     )
 
 

@@ -33,6 +33,10 @@ class Winner:
     n: int
     at: int
     until_ms: int | None
+    lapses: int = 0
+    """See `Hold.lapses`, as the gate counted them."""
+    pressed_at: int = 0
+    """When it arrived at its node; written down where the record decides alone."""
 
 
 Outcome = Hold | Refused

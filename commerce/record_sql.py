@@ -9,17 +9,28 @@ rebuild waits for the batches under way and every later batch of the old epoch i
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commerce import drops_sql, epochs_sql, image_sql, reservations_sql, stock_sql, winners_sql
+from commerce import (
+    claims_sql,
+    drops_sql,
+    epochs_sql,
+    image_sql,
+    reservations_sql,
+    stock_sql,
+    winners_sql,
+)
 from commerce.bulk_sql import insert_rows
+from commerce.claims import numbered_alone
 from commerce.crash_points import CrashHook, nothing
 from commerce.database_sql import Database
 from commerce.errors import HoldEnded, Unavailable, UnknownHold
 from commerce.gate import Fenced, Image, Orphan
+from commerce.hold_rule import DEFAULT_RULE, HoldRule
 from commerce.outbox_sql import SqlOutbox
 from commerce.record import Epoch, Outcome, Price, Winner
 from commerce.schema_sql import reservation, sale_drop, shop
@@ -34,9 +45,16 @@ WRITE_TRIES: Final = 2
 class SqlRecord:
     """See `commerce.record.Record`. `crash_point` is called at named places, for drills."""
 
-    def __init__(self, database: Database, *, crash_point: CrashHook = nothing) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        crash_point: CrashHook = nothing,
+        rule: HoldRule = DEFAULT_RULE,
+    ) -> None:
         self._database = database
         self._crash_point = crash_point
+        self._rule = rule
 
     async def epoch(self) -> Epoch:
         """See `Record.epoch`."""
@@ -86,10 +104,11 @@ class SqlRecord:
         async with self._database.begin() as conn:
             epoch, n = await epochs_sql.count_without_gate(conn, len(winners) + 1)
             numbered = [
-                Winner(winner.press, winner.fingerprint, n + place, winner.at, None)
+                replace(winner, n=n + place, until_ms=None)
                 for place, winner in enumerate(winners, start=1)
             ]
-            outcomes = await winners_sql.write(conn, epoch, numbered, now)
+            outcomes = await winners_sql.write(conn, epoch, numbered, now, rule=self._rule)
+            await claims_sql.keep(conn, numbered_alone(epoch, numbered, outcomes))
             skus = {line.sku for winner in winners for line in winner.press.lines}
             version = epoch << VERSION_BITS | n + len(winners) + 1
             levels = await _levels(conn, sorted(skus), version, now)

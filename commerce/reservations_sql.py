@@ -58,7 +58,8 @@ async def find(conn: AsyncConnection, rid: str) -> Hold | None:
 async def find_many(conn: AsyncConnection, rids: Iterable[str]) -> dict[str, Hold]:
     """The reservations that exist, by rid; two statements however many."""
     columns = (
-        "r.rid, r.viewer, r.drop, d.show, r.state, r.until_ms, r.currency, r.total, r.epoch, r.n"
+        "r.rid, r.viewer, r.drop, d.show, r.state, r.until_ms, r.currency, r.total, r.epoch, r.n, "
+        "r.lapses"
     )
     wanted = {"rids": texts(rids)}
     chosen = in_texts(conn, "r.rid", "rids")
@@ -268,4 +269,5 @@ def _hold(row: Row[Any], lines: Sequence[HeldLine]) -> Hold:
         currency=row.currency,
         total=row.total,
         receipt=(row.epoch, row.n),
+        lapses=row.lapses,
     )

@@ -31,8 +31,10 @@ from commerce.errors import (
     DropClosed,
     DropNotOpen,
     HoldEnded,
+    HoldsLimited,
     LimitReached,
     PriceChanged,
+    Refused,
     RidConflict,
     SoldOut,
     Unavailable,
@@ -72,6 +74,8 @@ class Case:
     press: Press
     fingerprint: str
     answer: asyncio.Future[Answer]
+    pressed_at: int = 0
+    """When it arrived here; milliseconds."""
     tries: int = 0
     decision: Decision | None = None
     refusal: CommerceError | None = field(default=None)
@@ -155,6 +159,8 @@ class Reserving:
         if decision.verdict is Verdict.SOLD_OUT and decision.number == 0 and decision.sku:
             self._board.none_left(decision.sku, case.press.drop, decision.epoch, now)
         refusal = self._refusal(case.press, decision, now)
+        if decision.n:
+            refusal.receipt = (decision.epoch, decision.n)
         if case.press.retry or decision.verdict is Verdict.CONFLICT:
             # Its first attempt may have won and been forgotten by the gate, and a stranger may have
             # used the rid since; the record knows whose it is.
@@ -163,7 +169,7 @@ class Reserving:
         else:
             case.close(refusal)
 
-    def _refusal(self, press: Press, decision: Decision, now: int) -> CommerceError:
+    def _refusal(self, press: Press, decision: Decision, now: int) -> Refused:
         sku = decision.sku
         match decision.verdict:
             case Verdict.CONFLICT:
@@ -180,6 +186,8 @@ class Reserving:
                 return SoldOut(sku or "", decision.number)
             case Verdict.LIMIT:
                 return LimitReached(sku, decision.number)
+            case Verdict.LAPSED:
+                return HoldsLimited(decision.number, decision.until_ms)
             case _:
                 return UnknownDrop(press.drop)
 
@@ -193,6 +201,7 @@ class Reserving:
             press.drop,
             tuple((line.sku, line.quantity) for line in press.lines),
             price_ok=total is None or total == press.total,
+            pressed_at=case.pressed_at,
         )
 
     async def _learn_prices(self, cases: Sequence[Case], now: int) -> None:
@@ -267,7 +276,10 @@ class Reserving:
             case.close(Busy(RETRY_MS))
         cases = cases[:WITHOUT_GATE_MAX]
         now = self._clock()
-        winners = [Winner(case.press, case.fingerprint, 0, now, None) for case in cases]
+        winners = [
+            Winner(case.press, case.fingerprint, 0, now, None, pressed_at=case.pressed_at)
+            for case in cases
+        ]
         try:
             outcomes, levels = await self._record.hold_without_gate(winners, now)
         except Unavailable as gone:
@@ -327,13 +339,27 @@ def end_of(outcome: Answer) -> End:
     """How a reservation that is over in the record ends in the gate."""
     if not isinstance(outcome, Hold):
         return End.FORGOTTEN
-    return End.SOLD if outcome.state is HoldState.SOLD else End.FREED
+    return end_as(outcome.state)
+
+
+def end_as(state: HoldState) -> End:
+    """The same, by the state alone."""
+    if state is HoldState.EXPIRED:
+        return End.LAPSED
+    return End.SOLD if state is HoldState.SOLD else End.FREED
 
 
 def _winner(case: Case) -> Winner:
     decision = case.decision
     assert decision is not None
-    return Winner(case.press, case.fingerprint, decision.n, decision.at, decision.until_ms)
+    return Winner(
+        case.press,
+        case.fingerprint,
+        decision.n,
+        decision.at,
+        decision.until_ms,
+        lapses=decision.number,
+    )
 
 
 def _close_all(cases: Sequence[Case], answer: Answer) -> None:

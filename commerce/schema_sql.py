@@ -164,6 +164,8 @@ reservation = Table(
     Column("created_at", Ms, nullable=False),
     Column("closed_at", Ms, nullable=True),
     Column("reason", String(32), nullable=True),
+    # of the viewer, if the rule made this hold shorter for them
+    Column("lapses", Integer, nullable=False, server_default="0"),
     Index("ix_reservation_viewer_state", "viewer", "state"),
     Index("ix_reservation_state_until_ms", "state", "until_ms"),
     Index("ix_reservation_drop", "drop"),
@@ -209,6 +211,37 @@ person_detail = Table(
     Column("sealed", Text, nullable=False),  # name, e-mail, phone, address, under the person's key
     Column("updated_at", Ms, nullable=False),
     Index("ix_person_detail_updated_at", "updated_at"),
+)
+
+claim = Table(  # the gate's log: whatever took a number, in its order
+    "claim",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("n", BigInteger, primary_key=True, autoincrement=False),
+    Column("verdict", String(16), nullable=False),  # commerce.claims.Kind
+    Column("drop", String(64), nullable=False),  # empty: of no drop
+    Column("rid", String(128), nullable=False),  # of a press; of a change of stock its ref
+    Column("viewer", String(64), nullable=False),
+    Column("lines", Text, nullable=False),  # JSON [[sku, units], ...]
+    Column("sku", String(64), nullable=False),  # which SKU a refusal is about
+    Column("number", BigInteger, nullable=False),
+    Column("pressed_at", Ms, nullable=False),  # when it arrived at the node; 0: not a press
+    Column("decided_at", Ms, nullable=False),
+    Column("node", String(128), nullable=False),
+    Index("ix_claim_drop_epoch_n", "drop", "epoch", "n"),
+    Index("ix_claim_rid", "rid"),
+    Index("ix_claim_decided_at", "decided_at"),
+)
+
+claim_flagged = (
+    Table(  # presses that a node's own sold-out flag has answered: counted, not numbered
+        "claim_flagged",
+        metadata,
+        Column("drop", String(64), primary_key=True),
+        Column("source", String(128), primary_key=True),  # one run of one node
+        Column("presses", BigInteger, nullable=False),
+        Column("updated_at", Ms, nullable=False),
+    )
 )
 
 customer_detail = Table(  # details as version 0.1 kept them: sealed and emptied at the next start

@@ -87,6 +87,8 @@ class Hold:
     total: int
     receipt: tuple[int, int]
     """(epoch, n): its place in the order of the gate's decisions."""
+    lapses: int = 0
+    """Holds of its viewer that had lapsed, if the rule made this one shorter for that; else 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ or a replica that is promoted is another engine process, so the gate is loaded a
     drops   drop → times, limits      used    drop, viewer, sku → units
     lines   drop, sku → units left    open    viewer → open holds
     in      sku → its open drop       ended   rid by the time it ended · ops: refs by time
+    log     what was numbered and is not yet in the record (`log_redis`)
 
 A call for 64 presses costs about what two single ones cost, so everything takes lists. The client
 library must not repeat a call by itself behind our back; every script may safely be repeated, so a
@@ -59,6 +60,8 @@ from commerce.gate import (
     Stale,
     Verdict,
 )
+from commerce.hold_rule import DEFAULT_RULE, HOLD_MS_MIN, HoldRule
+from commerce.log_redis import GateLog
 from commerce.slot_redis import Home, OneEngine, SlotOwner, is_cluster_url, node_urls
 from commerce.stock import OPEN_HOLDS_MAX, VERSION_BITS, Drop, Level, Levels
 
@@ -98,19 +101,35 @@ _unpack = msgspec.msgpack.Decoder().decode
 class RedisGate:
     """The gate on an engine. `shop` names its keys, so that several shops may share one."""
 
-    def __init__(self, home: Home, *, shop: str = "shop") -> None:
+    def __init__(
+        self, home: Home, *, shop: str = "shop", node: str = "", rule: HoldRule = DEFAULT_RULE
+    ) -> None:
         self._home = home
         self._prefix = _prefix(shop)
         self._keys = [self._prefix + name for name in _KEYS_ALL]
+        self._log_key = self._prefix + "log"
+        self.log = GateLog(home, self._log_key)
+        """What it decided and the record has not stored yet."""
+        self._node = node
+        self._rule = _rule(rule)
         self._text = _scripts()
         self._sha: dict[str, str] = {}
 
     @classmethod
-    def connect(cls, url: str, *, cluster: bool = False, wait_s: float = ANSWER_WAIT_S) -> Self:
+    def connect(
+        cls,
+        url: str,
+        *,
+        cluster: bool = False,
+        wait_s: float = ANSWER_WAIT_S,
+        node: str = "",
+        rule: HoldRule = DEFAULT_RULE,
+    ) -> Self:
         """A gate at `redis://host:port/0` or `unix:///path`; it connects at the first call.
 
         `redis+cluster://host:port,host:port` (rediss too, with TLS) names nodes of a cluster;
-        `cluster` makes that of a redis:// one. Raises ValueError for an URL without sense.
+        `cluster` makes that of a redis:// one. `node` stands in the log beside what this node
+        asked. Raises ValueError for an URL without sense.
         """
 
         def connect(url: str) -> Redis:
@@ -126,8 +145,8 @@ class RedisGate:
             return Redis.from_pool(pool)
 
         if cluster or is_cluster_url(url):
-            return cls(SlotOwner(node_urls(url), _prefix("shop"), connect))
-        return cls(OneEngine(connect(url)))
+            return cls(SlotOwner(node_urls(url), _prefix("shop"), connect), node=node, rule=rule)
+        return cls(OneEngine(connect(url)), node=node, rule=rule)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -138,11 +157,20 @@ class RedisGate:
     ) -> tuple[list[Decision], Levels]:
         """See `Gate.reserve`."""
         presses = [
-            (ask.rid, ask.fingerprint, ask.viewer, ask.drop, _flat(ask.lines), ask.price_ok)
+            (
+                ask.rid,
+                ask.fingerprint,
+                ask.viewer,
+                ask.drop,
+                _flat(ask.lines),
+                ask.price_ok,
+                ask.pressed_at,
+            )
             for ask in asks
         ]
+        limits = (OPEN_HOLDS_MAX, ORPHAN_AFTER_MS)
         levels, rows = await self._run(
-            "reserve", epoch, now, OPEN_HOLDS_MAX, ORPHAN_AFTER_MS, presses
+            "reserve", epoch, now, *limits, presses, self._rule, self._node
         )
         return [_decision(epoch, row) for row in rows], levels
 
@@ -196,7 +224,9 @@ class RedisGate:
             keys = dict(zip(_KEYS_ALL[1:], staged, strict=True))
             await self._home.ask(lambda client: _stage(client, keys, content))
         _stop_if_cancelled()
-        reply = await self._script("load", self._keys + staged, [epoch, now, sizes])
+        reply = await self._script(
+            "load", self._keys + staged, [epoch, now, sizes, _summary(image)]
+        )
         verdict, stored = _unpack(reply)
         if verdict == "stale":
             raise Stale(stored)
@@ -232,6 +262,7 @@ class RedisGate:
             raise _unavailable(error) from error
 
     async def _evaluate(self, name: str, keys: Sequence[str], packed: bytes) -> bytes:
+        keys = [*keys, self._log_key]
         return await self._home.ask(lambda client: self._evaluate_at(client, name, keys, packed))
 
     async def _evaluate_at(
@@ -297,7 +328,8 @@ def _scripts() -> dict[str, str]:
     texts = {}
     for name in _SCRIPTS:
         flags = " flags=no-writes" if name in _READ_ONLY else ""
-        texts[name] = f"#!lua{flags}\n{shared}\n{(_FOLDER / name).with_suffix('.lua').read_text()}"
+        head = f"#!lua{flags}\nlocal SCRIPT = '{name}'"
+        texts[name] = f"{head}\n{shared}\n{(_FOLDER / name).with_suffix('.lua').read_text()}"
     return texts
 
 
@@ -327,9 +359,22 @@ def _content(image: Image, now: int) -> dict[str, dict[str, bytes | int]]:
             content["open"][entry.viewer] = int(content["open"].get(entry.viewer, 0)) + 1
         else:
             content["ended"][entry.rid] = entry.ended
+    for viewer, times in image.lapses.items():
+        content["open"][_SEP + viewer] = _pack(list(times))
     for ref, sku in image.changes:
         content["ops"][ref + _SEP + sku] = now
     return content
+
+
+def _summary(image: Image) -> tuple[list[str | int], list[tuple[str, str, int]]]:
+    """What the log keeps of an image: units of each SKU, and what capped drops may still sell."""
+    caps = [(drop, sku, units) for (drop, sku), units in image.left.items() if units is not None]
+    return _flat(image.stock.items()), caps
+
+
+def _rule(rule: HoldRule) -> list[object]:
+    steps = [(step.lapses, step.percent, step.holds) for step in rule.steps]
+    return [rule.window_ms, HOLD_MS_MIN, *steps]
 
 
 def _drop(drop: Drop) -> bytes:

@@ -20,7 +20,7 @@ from commerce.gate import Change, End, Fenced, GateUnavailable
 from commerce.gatekeeper import Gatekeeper
 from commerce.outbox import Fact
 from commerce.record import Record
-from commerce.reserving import end_of
+from commerce.reserving import end_as, end_of
 from commerce.stock import Hold, HoldState
 
 logger = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ class Upkeep:
 def _ended_as(state: HoldState | None) -> End:
     if state is None:
         return End.FORGOTTEN
-    return End.SOLD if state is HoldState.SOLD else End.FREED
+    return end_as(state)
 
 
 def _end(fact: Fact) -> tuple[str, End | None]:

@@ -11,7 +11,7 @@ savepoint and done again one by one, and only those that do not fit are refused.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import func, select
@@ -23,6 +23,7 @@ from commerce.errors import (
     BadCurrency,
     DropClosed,
     DropNotOpen,
+    HoldsLimited,
     LimitReached,
     PriceChanged,
     Refused,
@@ -31,6 +32,8 @@ from commerce.errors import (
     UnknownDrop,
     UnknownSku,
 )
+from commerce.hold_rule import Allowance, HoldRule
+from commerce.lapses_sql import lapses_of
 from commerce.record import Outcome, Winner
 from commerce.reservations_sql import OPEN_STATES, find_many
 from commerce.schema_sql import (
@@ -75,13 +78,19 @@ class _Short(Exception):
 
 
 async def write(
-    conn: AsyncConnection, epoch: int, winners: Sequence[Winner], now: int
+    conn: AsyncConnection,
+    epoch: int,
+    winners: Sequence[Winner],
+    now: int,
+    *,
+    rule: HoldRule | None = None,
 ) -> dict[str, Outcome]:
     """Writes those that fit, in the caller's transaction; by rid the hold or the refusal.
 
     A rid that is there already is answered with the hold as it stands, and another fingerprint
     with RidConflict. `now`: milliseconds, when it is written; opening and close were judged by the
-    time the press was decided (`Winner.at`).
+    time the press was decided (`Winner.at`). `rule`: for presses that met no gate, which would have
+    applied it.
     """
     outcomes = await _existing(conn, winners)
     drops = {
@@ -92,12 +101,17 @@ async def write(
     }
     priced = await _priced(conn, winners)
     open_holds = await _open_holds(conn, winners)
+    viewers = {winner.press.viewer for winner in winners}
+    lapses = await lapses_of(conn, viewers, now - rule.window_ms) if rule else {}
     fitting: dict[str, tuple[Winner, Hold]] = {}
     for winner in winners:
         rid = winner.press.rid
         if rid in outcomes or rid in fitting:
             continue
         hold = _judge(winner, epoch, drops.get(winner.press.drop), priced, open_holds)
+        if rule is not None and isinstance(hold, Hold):
+            allowed = rule.allowance(lapses.get(hold.viewer, ()), winner.at)
+            hold = _allowed(hold, allowed, drops[hold.drop].drop.hold_s, winner.at, open_holds)
         if isinstance(hold, Refused):
             outcomes[rid] = hold
         else:
@@ -194,7 +208,19 @@ def _judge(
         currency=currencies.pop(),
         total=total,
         receipt=(epoch, winner.n),
+        lapses=winner.lapses,
     )
+
+
+def _allowed(
+    hold: Hold, allowed: Allowance, hold_s: int, at: int, open_holds: Counter[str]
+) -> Hold | HoldsLimited:
+    """The rule for lapses, applied to a hold that would be given otherwise."""
+    if allowed.until_ms is not None and open_holds[hold.viewer] > allowed.holds:
+        open_holds[hold.viewer] -= 1
+        return HoldsLimited(allowed.holds, allowed.until_ms)
+    lapses = 0 if allowed.until_ms is None else allowed.lapses
+    return replace(hold, until_ms=at + allowed.hold_ms(hold_s * 1000), lapses=lapses)
 
 
 def _closed(at: int | None, pressed_at: int) -> bool:
@@ -324,6 +350,7 @@ def _head(winner: Winner, hold: Hold) -> dict[str, object]:
         "created_at": winner.at,
         "closed_at": None,
         "reason": None,
+        "lapses": hold.lapses,
     }
 
 

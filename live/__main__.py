@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, NoReturn
 import msgspec
 import typer
 
-from commerce.errors import BadCurrency
+from commerce.errors import BadCurrency, UnknownDrop
 from commerce.people import MasterLost, OrdersUnderWay
 from live import collector
 from live.accounts import PASSWORD_CHARS_MIN, Accounts
@@ -457,6 +457,40 @@ async def _restore(settings: Settings, file: Path) -> None:
     except BadBackup as wrong:
         _fail(str(wrong))
     typer.echo(f"{sum(found.rows.values())} rows restored; {forgotten} persons forgotten again")
+
+
+@cli.command("claims")
+def claims_command(
+    drop: Annotated[str, typer.Argument(help="Id of a sale.")],
+    data: Data = None,
+    check: Annotated[bool, typer.Option("--check", help="Judge the order instead.")] = False,
+) -> None:
+    """Print all claims of a sale as CSV, or check their order (JSON; status 1: wrong)."""
+    settings = _settings(data=data)
+    _run(_check_claims(settings, drop) if check else _print_claims(settings, drop))
+
+
+async def _print_claims(settings: Settings, drop: str) -> None:
+    async with open_office(settings) as office:
+        try:
+            chunks = await office.audit.csv(drop)
+        except UnknownDrop:
+            _fail(f"there is no sale {drop}")
+        async for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+
+
+async def _check_claims(settings: Settings, drop: str) -> None:
+    async with open_office(settings) as office:
+        try:
+            report = await office.audit.check(drop)
+        except UnknownDrop:
+            _fail(f"there is no sale {drop}")
+        flagged = await office.audit.flagged(drop)
+    typer.echo(json.dumps({"ok": report.ok, **asdict(report), "flagged": flagged}))
+    if not report.ok:
+        raise SystemExit(1)
 
 
 @cli.command("doctor")

@@ -52,6 +52,7 @@ class HoldView(Struct, frozen=True):
     lines: list[LineView]
     total: Money
     receipt: list[int]
+    lapses: int
 
 
 class HoldList(Struct, frozen=True):

@@ -28,6 +28,8 @@ from starlette.types import ASGIApp
 
 from commerce.catalog_sql import SqlCatalog
 from commerce.checkout import Checkout
+from commerce.claims import ClaimKeeper
+from commerce.claims_sql import SqlClaims
 from commerce.clock_sql import DatabaseClock
 from commerce.crash_points import CrashHook
 from commerce.database_sql import Database
@@ -50,10 +52,12 @@ from live import backup_sql, endpoints, openapi, pages
 from live.accounts_sql import SqlAccounts
 from live.api_accounts import AccountsApi
 from live.api_catalog import CatalogApi
+from live.api_claims import ClaimsApi
 from live.api_orders import OrdersApi
 from live.api_people import PeopleApi
 from live.api_shows import ShowsApi
 from live.api_webhooks import WebhooksApi
+from live.audit import Audit
 from live.belongings import Belongings, ShowReader
 from live.commands import Commands
 from live.console import Console
@@ -127,6 +131,8 @@ class Trade:
     idempotency: SqlIdempotency
     webhooks: SqlWebhooks
     courier: Courier
+    claims: ClaimKeeper
+    audit: Audit
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +185,23 @@ class App:
             "gate_epoch": self.trade.checkout.keeper.epoch,
             "gate_rebuilds": self.trade.checkout.keeper.rebuilds,
             "gate_away": float(self.trade.checkout.keeper.away),
+            "claims_kept": self.trade.claims.kept,
+            "claims_lost": self.trade.claims.lost,
+            "claims_waiting": self.trade.claims.waiting,
+            "claims_flagged": self.trade.checkout.board.refused,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Office:
-    """What can be done beside a running node: people and products."""
+    """What can be done beside a running node: people, products, looking at claims."""
 
     accounts: SqlAccounts
     catalog: SqlCatalog
     shop: SqlShop
     people: SqlPeople
     database: Database
+    audit: Audit
 
     async def backup(self, file: Path) -> backup_sql.Summary:
         """A copy of everything. Raises FileExistsError, Unavailable."""
@@ -213,6 +224,7 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
             SqlShop(database, clock),
             await _open_people(settings, secret, database),
             database,
+            _audit(database, settings, clock),
         )
     finally:
         await database.close()
@@ -235,6 +247,10 @@ async def restore_database(settings: Settings, file: Path) -> tuple[backup_sql.S
             return summary, await people.repeat_erasures()
         finally:
             await database.close()
+
+
+def _audit(database: Database, settings: Settings, now: Clock) -> Audit:
+    return Audit(SqlClaims(database), SqlRecord(database), settings.hold_rule, now)
 
 
 def _admission(settings: Settings) -> Admission:
@@ -275,6 +291,7 @@ async def _open_people(settings: Settings, secret: str, database: Database) -> S
 async def _open_trade(
     stack: contextlib.AsyncExitStack,
     ground: Ground,
+    settings: Settings,
     url: str,
     database: Database,
     learn: Callable[[Mapping[str, Level]], None],
@@ -285,16 +302,25 @@ async def _open_trade(
     # Half a second of imports that `user` and `import` have no use for.
     from commerce.payments_stripe import StripeProvider
 
-    gate = RedisGate.connect(url)
+    rule = settings.hold_rule
+    gate = RedisGate.connect(url, node=settings.node, rule=rule)
     stack.push_async_callback(gate.close)
     outbox = SqlOutbox(database)
     checkout = Checkout(
         gate,
-        SqlRecord(database, crash_point=crash_point),
+        SqlRecord(database, crash_point=crash_point, rule=rule),
         outbox,
         clock=now,
         on_levels=learn,
         crash_point=crash_point,
+    )
+    claims = ClaimKeeper(
+        gate.log,
+        SqlClaims(database),
+        flagged=lambda: checkout.board.refused_in,
+        source=f"{settings.node[:96]} {now()}",
+        clock=now,
+        pause=asyncio.sleep,
     )
     provider = StripeProvider(
         ground.stripe_key, ground.webhook_secrets, api_base=ground.stripe_api or None
@@ -319,6 +345,8 @@ async def _open_trade(
         SqlIdempotency(database, clock),
         webhooks,
         Courier(webhooks, ground.secret, clock=now),
+        claims,
+        _audit(database, settings, now),
     )
 
 
@@ -347,7 +375,9 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
         crash_point = crash_hook(settings.crash_at)
         if settings.crash_at is not None:
             log.warning("this process kills itself at %s, time %d", *settings.crash_at)
-        trade = await _open_trade(stack, ground, url, database, learn, now, people, crash_point)
+        trade = await _open_trade(
+            stack, ground, settings, url, database, learn, now, people, crash_point
+        )
         shows = SqlShows(database, now, new_id)
         shop = SqlShop(database, now)
         stage = Stage(hub, shows, trade.catalog, trade.checkout, shop, now)
@@ -381,6 +411,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
                     ("clock", now.run()),
                     ("hub", hub.run()),
                     ("checkout", trade.checkout.run()),
+                    ("claims", trade.claims.run()),
                     ("pay", trade.pay.run()),
                     ("stage", stage.watch()),
                     ("counters", counters.run(trade.checkout)),
@@ -461,6 +492,7 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
         *OrdersApi(trade.checkout, trade.pay, trade.orders, address).routes(),
         *PeopleApi(app.people, app.now).routes(),
         *WebhooksApi(trade.webhooks, app.secret, app.now).routes(),
+        *ClaimsApi(trade.audit).routes(),
     ]
     api = Api(app.tokens, trade.idempotency, clock)
     described = openapi.document(table, version())

@@ -61,6 +61,8 @@ CODES: Final = MappingProxyType(
         "drop_closed": Code(409, False, "The sale is closed."),
         "sold_out": Code(409, False, "Sold out."),
         "limit_reached": Code(409, False, "You have reached the limit for this sale."),
+        "holds_limited": Code(409, False, "Reservations of yours ran out unpaid: fewer at a time."),
+        "unknown_claim": Code(404, False, "Nothing is known of this press yet."),
         "bad_quantity": Code(422, False, "The quantity must be between 1 and 99."),
         "rid_conflict": Code(422, False, "This purchase id was used for something else."),
         "price_changed": Code(409, False, "The price has changed."),

@@ -8,13 +8,13 @@ codes of the wire. Handlers get a checked `Call` and return a struct; they must 
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as StarletteRoute
 
 from commerce.card_numbers import refuse_card_numbers
@@ -58,6 +58,15 @@ class Call:
         return self.who
 
 
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """An answer that is made while it is sent; `name` is what a browser saves it as."""
+
+    name: str
+    media: str
+    chunks: AsyncIterator[bytes]
+
+
 Handler = Callable[[Call], Awaitable[Any]]
 
 
@@ -79,6 +88,8 @@ class Route:
     """The body is handed over as bytes."""
     media: str = "application/json"
     """Content type of the body."""
+    gives: str = "application/json"
+    """Content type of the answer; another one than JSON comes as `Streamed`."""
     body_bytes_max: int = BODY_BYTES_MAX
     query: type[msgspec.Struct] = NoQuery
     status: int = 200
@@ -221,6 +232,12 @@ def _body(route: Route, raw: bytes) -> Any:
 
 
 def _json(status: int, value: Any) -> Response:
+    if isinstance(value, Streamed):
+        headers = {
+            "content-disposition": f'attachment; filename="{value.name}"',
+            "cache-control": "no-store",
+        }
+        return StreamingResponse(value.chunks, status, headers, media_type=value.media)
     if status == 204 or value is None:
         return Response(status_code=204)
     return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -22,6 +22,7 @@ CODE_OF: Final = MappingProxyType(
         errors.DropClosed: "drop_closed",
         errors.SoldOut: "sold_out",
         errors.LimitReached: "limit_reached",
+        errors.HoldsLimited: "holds_limited",
         errors.BadQuantity: "bad_quantity",
         errors.RidConflict: "rid_conflict",
         errors.PriceChanged: "price_changed",

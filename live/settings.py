@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from typing_extensions import override
 
 from commerce.crash_points import POINTS
+from commerce.hold_rule import DEFAULT_RULE, HoldRule
 from live.crash import CrashAt
 
 
@@ -83,6 +84,11 @@ VARIABLES: Final = (
         "",
         "ws:// or wss:// address for viewers when this node is full or leaves; empty: the same",
     ),
+    Variable(
+        "LIVE_HOLD_RULE",
+        "2:50:2,4:25:1",
+        "from so many lapses in a day on : percent of the hold : open holds; off for no rule",
+    ),
     Variable("LIVE_DRAIN_S", "20", "seconds in which viewers are sent away when it is to end"),
     Variable("LIVE_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
@@ -133,6 +139,8 @@ class Settings:
     egress_mbit: tuple[int, int] = EGRESS_MBIT
     """Megabits a second of one process, and of one of its rooms."""
     elsewhere_url: str = ""
+    hold_rule: HoldRule = DEFAULT_RULE
+    """What becomes of the holds of viewers whose holds lapse."""
     drain_s: int = 20
     log_level: str = "info"
     crash_at: CrashAt | None = None
@@ -203,6 +211,7 @@ class Settings:
             join_limits=_join_limits(text("LIVE_JOIN_LIMITS")),
             egress_mbit=_pair("LIVE_EGRESS", text("LIVE_EGRESS"), EGRESS_MBIT),
             elsewhere_url=text("LIVE_ELSEWHERE_URL"),
+            hold_rule=_hold_rule(text("LIVE_HOLD_RULE")),
             drain_s=_number("LIVE_DRAIN_S", text("LIVE_DRAIN_S", "20"), 0, DRAIN_S_MAX),
             log_level=text("LIVE_LOG_LEVEL", "info").lower(),
             crash_at=_crash_at(text("LIVE_CRASH_AT"), text("LIVE_DRILL")),
@@ -274,6 +283,15 @@ def _number(name: str, text: str, least: int, most: int) -> int:
     if not least <= number <= most:
         raise BadSettings(f"{name} must be between {least} and {most}")
     return number
+
+
+def _hold_rule(text: str) -> HoldRule:
+    if not text:
+        return DEFAULT_RULE
+    try:
+        return HoldRule.parse(text)
+    except ValueError as wrong:
+        raise BadSettings(f"LIVE_HOLD_RULE: {wrong}") from None
 
 
 def _crash_at(text: str, drill: str) -> CrashAt | None:

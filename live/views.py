@@ -33,6 +33,7 @@ def hold_view(hold: Hold) -> dict[str, Any]:
         ],
         "total": money(hold.total, hold.currency),
         "receipt": list(hold.receipt),
+        "lapses": hold.lapses,
     }
 
 

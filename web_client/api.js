@@ -160,6 +160,43 @@ export const order = (token, id) => call(`/orders/${quoted(id)}`, { token });
  */
 export const hold = (token, rid) => call(`/holds/${quoted(rid)}`, { token });
 
+/** What becomes of holds that run out unpaid. */
+export const holdRule = () => call("/hold-rule");
+
+/**
+ * Viewers whose holds are shorter and fewer now.
+ * @param {string} token
+ */
+export const limitedViewers = async (token) => listed(await call("/limited-viewers", { token }), "viewers");
+
+/**
+ * Whether the order of a sale's claims holds together.
+ * @param {string} token
+ * @param {string} drop
+ */
+export const checkClaims = (token, drop) => call(`/drops/${quoted(drop)}/claims/check`, { token });
+
+/**
+ * All claims of a sale as a CSV file.
+ * @param {string} token
+ * @param {string} drop
+ * @returns {Promise<Blob>}
+ * @throws {Refusal}
+ */
+export async function claimsFile(token, drop) {
+  try {
+    const response = await fetch(`${ROOT}/drops/${quoted(drop)}/claims.csv`, {
+      headers: { Authorization: `Bearer ${token}` },
+      credentials: "same-origin",
+      cache: "no-store",
+    });
+    if (!response.ok) throw Refusal.of(await response.json().catch(() => null), response.status);
+    return await response.blob();
+  } catch (error) {
+    throw error instanceof Refusal ? error : new Refusal("offline");
+  }
+}
+
 /**
  * Starts (or takes up again) the payment of a hold.
  * @param {string} token

@@ -86,6 +86,17 @@ export function formatDate(atMs, language) {
 }
 
 /**
+ * A receipt as people read it to each other: epoch and number, "2·1,482".
+ * @param {unknown} receipt
+ * @param {string} language
+ * @returns {string} empty if it is none
+ */
+export function formatClaim(receipt, language) {
+  if (!Array.isArray(receipt) || receipt.length !== 2 || !receipt.every(Number.isSafeInteger)) return "";
+  return `${receipt[0]}·${new Intl.NumberFormat(language).format(receipt[1])}`;
+}
+
+/**
  * "1.2K" for counters that only give an impression.
  * @param {number} n
  * @param {string} language

@@ -6,7 +6,8 @@ for _, change in ipairs(arg[3]) do
   local seen = ref .. SEP .. sku
   if not redis.call('ZSCORE', OPS, seen) then
     redis.call('ZADD', OPS, string.format('%.0f', now), seen)
-    count() -- also for a SKU the gate does not have: whoever reads its level needs a new version
+    -- also for a SKU the gate does not have: whoever reads its level needs a new version
+    count({'adjusted', ref, '', '', {sku, 1}, delta})
     if stock_of(sku) then
       have[sku] = have[sku] + delta
       have_changed[sku] = true

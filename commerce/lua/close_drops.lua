@@ -4,7 +4,7 @@ local touched = {}
 for _, id in ipairs(arg[3]) do
   local drop = drop_of(id)
   if drop and not drop[3] then
-    count()
+    count({'closed_drop', '', '', id, {}, 0})
     drop[3] = true
     redis.call('HSET', DROPS, id, cmsgpack.pack(drop))
     for _, sku in ipairs(drop[6]) do

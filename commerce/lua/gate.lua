@@ -4,6 +4,7 @@
 -- The answer is one MessagePack array: false when fenced, else {n, {sku, level, ...}, ...}.
 -- All checks of a press stand before its first write: Lua takes nothing back.
 local CFG, STOCK, DROPS, LINES, IN, RSV, ORPHAN, USED, OPEN, ENDED, OPS = unpack(KEYS)
+local LOG = KEYS[#KEYS] -- always the last one: a stream, what was numbered and not yet stored
 local arg = cmsgpack.unpack(ARGV[1])
 local epoch, now = arg[1], arg[2]
 local SEP = '\31'
@@ -19,9 +20,16 @@ local function fenced()
   return tonumber(cfg[1]) ~= epoch or cfg[2] ~= engine()
 end
 
-local counted = nil
-local function count()
+local counted, first = nil, nil
+local noted = {}
+-- Takes the next number; `note` {kind, rid, viewer, drop, what, number} says in the log what for.
+local function count(note)
   counted = (counted or tonumber(redis.call('HGET', CFG, 'n'))) + 1
+  first = first or counted
+  if note then
+    note[7] = counted
+    noted[#noted + 1] = note
+  end
   return counted
 end
 
@@ -125,14 +133,60 @@ local function levels(skus)
   return out
 end
 
+-- Whatever took a number stands in the log, in the same step. Presses are logged as the bytes that
+-- came and the bytes that go, so that the log costs no packing: one XADD for a batch of 64.
+local LOG_MAX = 4096
+local function log(packed)
+  local asked, said = '', ''
+  if SCRIPT == 'reserve' then asked, said = ARGV[1], packed end
+  redis.call('XADD', LOG, 'MAXLEN', '~', LOG_MAX, '*', 's', SCRIPT,
+    'h', cmsgpack.pack({epoch, first, counted, now}), 'x', cmsgpack.pack(noted), 'a', asked, 'r', said)
+end
+
 local function answer(skus, rest)
   flush()
   local n = counted or tonumber(redis.call('HGET', CFG, 'n'))
-  return cmsgpack.pack({n, levels(skus), rest})
+  local packed = cmsgpack.pack({n, levels(skus), rest})
+  if counted then log(packed) end
+  return packed
+end
+
+-- Holds that lapsed, in OPEN beside the viewer's open holds: {ms, ...}, oldest first.
+local LAPSES_KEPT = 16
+local lapsed = {}
+local function lapses_of(viewer)
+  if not lapsed[viewer] then
+    local packed = redis.call('HGET', OPEN, SEP .. viewer)
+    lapsed[viewer] = packed and cmsgpack.unpack(packed) or {}
+  end
+  return lapsed[viewer]
+end
+
+local function lapse(viewer)
+  local times = lapses_of(viewer)
+  times[#times + 1] = now
+  if #times > LAPSES_KEPT then table.remove(times, 1) end
+  redis.call('HSET', OPEN, SEP .. viewer, cmsgpack.pack(times))
+end
+
+-- hold_rule.py's allowance. rule: {window, least hold, {lapses, percent, holds}, ...}
+-- open holds allowed or nil for the usual, percent of the hold, lapses (if they matter), until when
+local function allowance(viewer, rule)
+  local times, recent = lapses_of(viewer), {}
+  for _, at in ipairs(times) do
+    if at > now - rule[1] then recent[#recent + 1] = at end
+  end
+  for i = #rule, 3, -1 do
+    local step = rule[i]
+    if #recent >= step[1] then
+      return step[3], step[2], #recent, recent[#recent - step[1] + 1] + rule[1]
+    end
+  end
+  return nil, 100, 0, 0
 end
 
 local FENCED = cmsgpack.pack(false)
 
--- A reservation: fingerprint, state, viewer, drop, {sku, quantity, ...}, until_ms, n, at
+-- A reservation: fingerprint, state, viewer, drop, {sku, quantity, ...}, until_ms, n, at, lapses
 -- States: 'H' won, not durable · 'M' durable · 'P' sold · 'X' over
-local FP, STATE, VIEWER, DROP, WHAT, UNTIL, N, AT = 1, 2, 3, 4, 5, 6, 7, 8
+local FP, STATE, VIEWER, DROP, WHAT, UNTIL, N, AT, LAPSES = 1, 2, 3, 4, 5, 6, 7, 8, 9

@@ -1,6 +1,7 @@
 -- Puts a staged image in place of everything. KEYS: the gate's eleven, then ten staged ones (no
 -- cfg). arg: [3] how many fields each staged key must have (an engine that restarted while it was
--- staged has lost some). Answer: {'ok' | 'stale' | 'incomplete', stored epoch}
+-- staged has lost some), [4] what the log says of the image.
+-- Answer: {'ok' | 'stale' | 'incomplete', stored epoch}
 local stored = tonumber(redis.call('HGET', CFG, 'epoch')) or 0
 if stored >= epoch then return cmsgpack.pack({'stale', stored}) end
 local sorted = {[7] = true, [10] = true, [11] = true}
@@ -17,4 +18,6 @@ for i = 2, 11 do
   end
 end
 redis.call('HSET', CFG, 'n', 0, 'engine', engine(), 'epoch', string.format('%.0f', epoch))
+redis.call('XADD', LOG, 'MAXLEN', '~', LOG_MAX, '*', 's', SCRIPT,
+  'h', cmsgpack.pack({epoch, 0, 0, now}), 'x', cmsgpack.pack({}), 'a', ARGV[1], 'r', '')
 return cmsgpack.pack({'ok', epoch})

@@ -1,5 +1,5 @@
--- arg: [3] {rid, 'freed' | 'sold' | 'forgotten'} each. A reservation ends once: whoever comes
--- second finds it ended and changes nothing.
+-- arg: [3] {rid, 'freed' | 'lapsed' | 'sold' | 'forgotten'} each. A reservation ends once:
+-- whoever comes second finds it ended and changes nothing.
 if fenced() then return FENCED end
 local touched = {}
 
@@ -17,7 +17,8 @@ for _, pair in ipairs(arg[3]) do
   local packed = redis.call('HGET', RSV, rid)
   local entry = packed and cmsgpack.unpack(packed)
   if entry and (entry[STATE] == 'H' or entry[STATE] == 'M') then
-    count()
+    count({how, rid, entry[VIEWER], entry[DROP], entry[WHAT], 0})
+    if how == 'lapsed' then lapse(entry[VIEWER]) end
     bump(OPEN, entry[VIEWER], -1)
     redis.call('ZREM', ORPHAN, rid)
     if how ~= 'sold' then give_back(entry) end

@@ -1,8 +1,9 @@
 -- arg: [3] open holds allowed, [4] ms until an unmarked win is an orphan,
--- [5] presses {rid, fingerprint, viewer, drop, {sku, quantity, ...}, price_ok}
+-- [5] presses {rid, fingerprint, viewer, drop, {sku, quantity, ...}, price_ok, pressed_at},
+-- [6] rule for lapses, [7] node (for the log)
 -- rest: per press {verdict, n, sku, number, until_ms, at}
 if fenced() then return FENCED end
-local open_max, orphan_after, presses = arg[3], arg[4], arg[5]
+local open_max, orphan_after, presses, rule = arg[3], arg[4], arg[5], arg[6]
 local rids, touched, fresh = {}, {}, {}
 for i, press in ipairs(presses) do
   rids[i] = press[1]
@@ -25,9 +26,10 @@ local function refusal(press, drop)
       return 'sold_out', what[i], math.max(units, 0)
     end
   end
-  if (tonumber(redis.call('HGET', OPEN, viewer)) or 0) >= open_max then
-    return 'limit', false, open_max
-  end
+  local open = tonumber(redis.call('HGET', OPEN, viewer)) or 0
+  if open >= open_max then return 'limit', false, open_max end
+  local holds, _, _, until_ms = allowance(viewer, rule)
+  if holds and open >= holds then return 'lapsed', false, holds, until_ms end
   if drop[5] > 0 then
     for i = 1, #what, 2 do
       local used = tonumber(redis.call('HGET', USED, id .. SEP .. viewer .. SEP .. what[i])) or 0
@@ -39,18 +41,20 @@ end
 
 local function win(press, drop, n)
   local rid, viewer, id, what = press[1], press[3], press[4], press[5]
-  local until_ms = now + drop[4]
+  local _, percent, lapses = allowance(viewer, rule)
+  local hold_ms = math.max(math.floor(drop[4] * percent / 100), math.min(rule[2], drop[4]))
+  local until_ms = now + hold_ms
   for i = 1, #what, 2 do
     take(id, what[i], what[i + 1])
     touched[what[i]] = true
     redis.call('HINCRBY', USED, id .. SEP .. viewer .. SEP .. what[i], what[i + 1])
   end
   redis.call('HINCRBY', OPEN, viewer, 1)
-  local entry = {press[2], 'H', viewer, id, what, until_ms, n, now}
+  local entry = {press[2], 'H', viewer, id, what, until_ms, n, now, lapses}
   fresh[rid] = entry
   redis.call('HSET', RSV, rid, cmsgpack.pack(entry))
   redis.call('ZADD', ORPHAN, string.format('%.0f', now + orphan_after), rid)
-  return {'won', n, false, 0, until_ms, now}
+  return {'won', n, false, lapses, until_ms, now}
 end
 
 local out = {}
@@ -59,14 +63,15 @@ for i, press in ipairs(presses) do
   if entry and entry[FP] ~= press[2] then
     out[i] = {'conflict', 0, false, 0, 0, 0}
   elseif entry and entry[STATE] == 'H' then
-    out[i] = {'won', entry[N], false, 0, entry[UNTIL], entry[AT]}
+    out[i] = {'won', entry[N], false, entry[LAPSES] or 0, entry[UNTIL], entry[AT]}
   elseif entry then
     out[i] = {'known', 0, false, 0, 0, 0}
   else
     local n = count()
     local drop = drop_of(press[4])
-    local verdict, sku, number = refusal(press, drop)
-    out[i] = verdict and {verdict, n, sku or false, number or 0, 0, now} or win(press, drop, n)
+    local verdict, sku, number, until_ms = refusal(press, drop)
+    out[i] = verdict and {verdict, n, sku or false, number or 0, until_ms or 0, now}
+      or win(press, drop, n)
   end
 end
 return answer(touched, out)

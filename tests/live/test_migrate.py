@@ -20,13 +20,11 @@ async def test_an_empty_database_gets_the_schema_of_the_code(database_url: str) 
 
 async def test_processes_that_start_at_once_migrate_once(database_url: str) -> None:
     databases = [await Database.open(database_url, poolsize=2) for _ in range(3)]
-    assert (
-        await asyncio.gather(*(migrate(database) for database in databases))
-        == [revisions()[-1]] * 3
-    )
+    newest = revisions()[-1]
+    assert await asyncio.gather(*(migrate(database) for database in databases)) == [newest] * 3
     async with databases[0].read() as conn:
         rows = (await conn.execute(text("SELECT version_num FROM alembic_version"))).all()
-        assert [row[0] for row in rows] == [revisions()[-1]]
+        assert [row[0] for row in rows] == [newest]
     for database in databases:
         await database.close()
 

@@ -5,6 +5,7 @@ import { formatCountdown } from "../money.js";
 import { useTicks } from "../observable.js";
 import { drops, phase } from "../offers.js";
 import { Picture } from "./picture.js";
+import { ClaimsLinks, LimitedViewers } from "./claims-links.js";
 import { Left } from "./product-card.js";
 import { useSpeech } from "./speech.js";
 
@@ -24,6 +25,7 @@ export function DropsPanel({ host, room, disabled }) {
   return html`
     <section class="panel" aria-label=${t("drops")}>
       <header class="panel-head"><h2>${t("drops")}</h2></header>
+      <${LimitedViewers} token=${host.who.token} />
       ${shown.length === 0 && html`<p class="empty">${t("drops.empty")}</p>`}
       <ul class="drops" data-testid="drops">
         ${shown.map((drop) => {
@@ -46,6 +48,7 @@ export function DropsPanel({ host, room, disabled }) {
                 )}
               </ul>
             </div>
+            <${ClaimsLinks} token=${host.who.token} drop=${drop.id} />
             ${at !== "closed" &&
             html`<button
               type="button"

@@ -5,7 +5,7 @@
 
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm/standalone.module.js";
 import * as api from "../api.js";
-import { formatMoney, times } from "../money.js";
+import { formatClaim, formatMoney, times } from "../money.js";
 import { newRid } from "../protocol.js";
 import { Refusal } from "../refusal.js";
 import * as storage from "../storage.js";
@@ -66,6 +66,7 @@ export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onCl
     setBusy("");
   };
   const state = paid ? "sold" : hold.state;
+  const claim = formatClaim(hold.receipt, language);
   const [unpaid, setUnpaid] = useState(false);
   const confirming = state === "paying" && returned === "done" && !declined && !unpaid;
   return html`
@@ -90,8 +91,8 @@ export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onCl
           ${order && html`<p class="order-number">${t("order.number", { id: shortId(order.id) })}</p>`}
         </div>`}
         <${Lines} lines=${hold.lines} total=${order?.total ?? hold.total} shipping=${order?.shipping} />
-        ${Array.isArray(hold.receipt) &&
-        html`<p class="hint" data-testid="receipt">${t("hold.receipt", { n: Number(hold.receipt[1]) })}</p>`}
+        ${["held", "paying"].includes(state) && html`<${LapseRule} lapses=${hold.lapses ?? 0} />`}
+        ${claim && html`<p class="hint" data-testid="receipt">${t("hold.receipt", { claim })}</p>`}
         <p class="hidden-text" aria-live="assertive">${announced(t, state, holdS)}</p>
         ${refusal && html`<p class="trouble" role="alert" data-testid="hold-trouble">${say(refusal)}</p>`}
         ${confirming &&
@@ -145,6 +146,26 @@ function Confirming() {
     <span class="spinner spinner-big" aria-hidden="true"></span>
     <p>${t(long ? "hold.confirming_long" : "hold.confirming")}</p>
   </div>`;
+}
+
+/**
+ * What becomes of holds that run out unpaid, said while there is still time to give this one back.
+ * @param {{lapses: number}} props
+ */
+function LapseRule({ lapses }) {
+  const { t } = useSpeech();
+  const [rule, setRule] = useState(/** @type {any} */ (null));
+  useEffect(() => {
+    api.holdRule().then(setRule, () => {});
+  }, []);
+  const first = rule?.steps[0];
+  return html`
+    ${lapses > 0 && html`<p class="hint" data-testid="hold-shorter">${t("hold.shorter", { n: lapses })}</p>`}
+    ${first &&
+    html`<p class="hint" data-testid="hold-rule">
+      ${t("hold.rule", { n: first.lapses, hours: Math.round(rule.window_ms / 3_600_000) })}
+    </p>`}
+  `;
 }
 
 /** @param {{lines: any[], total: any, shipping?: any}} props */
