@@ -28,18 +28,23 @@ from commerce.errors import (
 )
 from commerce.gate import Fenced, Gate, GateUnavailable
 from commerce.gatekeeper import Gatekeeper
+from commerce.places import Places
 from commerce.presses import fingerprint, normal
 from commerce.record import Record
-from commerce.reserving import RETRY_MS, Case, Reserving
+from commerce.reserving import RETRY_MS, Answer, Case, Reserving
 from commerce.stock import Drop, Hold, HoldState, Level, Press, StockRow
 from commerce.upkeep import GateFacts, Upkeep
 
-INFLIGHT_MAX: Final = 1_024
-"""Presses on their way in this node; beyond it the answer is "busy", and no queue grows."""
+INFLIGHT_MAX: Final = 16_384
+"""Presses on their way in this node, 1 KB each; beyond it the answer is "busy", and no queue grows.
+
+A crowd of 15,000 fits. With room for 1,024 the others came back and back: 555,000 times "busy" in a
+minute, which left no time to decide anything.
+"""
 ANSWER_MAX_S: Final = 10.0
 """A press that has no answer by then hears "not now"; asked again it finds what became of it."""
-BUSY_MS: Final = (200, 1_000)
-"""From and to: spread, so that those who come back do not come together."""
+LATE_LOOK_S: Final = 1.0
+"""Between two looks for presses without an answer: one timer for all of them."""
 
 
 class Checkout:
@@ -65,10 +70,11 @@ class Checkout:
     ) -> None:
         self._record = record
         self._clock = clock
-        self._chance = chance
         self._inflight_max = inflight_max
         self._crash_point = crash_point
         self._cases: dict[str, Case] = {}
+        self._late: asyncio.TimerHandle | None = None
+        self._places = Places(clock, chance)
         self.board = Board(on_levels)
         self.keeper = Gatekeeper(
             gate,
@@ -80,7 +86,13 @@ class Checkout:
             crash_point=crash_point,
         )
         self.reserving = Reserving(
-            self.keeper, record, self.board, clock=clock, pause=pause, crash_point=crash_point
+            self.keeper,
+            record,
+            self.board,
+            self._places,
+            clock=clock,
+            pause=pause,
+            crash_point=crash_point,
         )
         self.upkeep = Upkeep(
             self.keeper,
@@ -99,6 +111,9 @@ class Checkout:
                 for work in (*self.reserving.tasks, *self.upkeep.loops):
                     group.create_task(work())
         finally:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
             for case in list(self._cases.values()):
                 case.close(Unavailable(RETRY_MS))
 
@@ -109,38 +124,71 @@ class Checkout:
         LimitReached, PriceChanged, RidConflict, HoldEnded (its hold has ended meanwhile): decided;
         Busy, Unavailable: not decided, repeat the same press.
         """
-        press = normal(press)
-        mark = fingerprint(press)
-        case = self._cases.get(press.rid)
-        if case is None:
-            case = self._begin(press, mark)
-        elif case.fingerprint != mark:
-            raise RidConflict
-        try:
-            async with asyncio.timeout(ANSWER_MAX_S):
-                answer = await asyncio.shield(case.answer)
-        except TimeoutError:
-            raise Unavailable(RETRY_MS) from None
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Answer) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        self.begin(press, done)
+        answer = await future
         if isinstance(answer, CommerceError):
             raise answer
         return answer
 
-    def _begin(self, press: Press, mark: str) -> Case:
+    def begin(self, press: Press, done: Callable[[Answer], None]) -> None:
+        """Buy, for a caller who does not wait: `done` hears the hold or the refusal, once.
+
+        It may be called before this returns, and must not raise. For whom a task per press is too
+        much: 9 of 10 presses of a drop are answered right here. Raises BadQuantity, UnknownDrop,
+        UnknownSku, ValueError for what `presses.normal` refuses; all else is said to `done`.
+        """
+        press = normal(press)
+        case = self._cases.get(press.rid)
+        if case is None:
+            refused = self._at_once(press)
+            if refused is not None:
+                done(refused)
+                return
+            case = self._enter(press)
+        elif case.fingerprint != fingerprint(press):
+            done(RidConflict())
+            return
+        elif not case.waiters:
+            case.since = asyncio.get_running_loop().time()  # the first was told to come back
+        case.marked |= press.retry
+        case.waiters.append(done)
+
+    def _at_once(self, press: Press) -> CommerceError | None:
+        """The refusal of who need not be asked about, or for whom there is no room."""
         if not self.reserving.won_here(press.rid):
             sku = self.board.sold_out(press, self.keeper.epoch, self._clock())
             if sku is not None:
-                raise SoldOut(sku, 0)
+                return SoldOut(sku, 0)
         if len(self._cases) >= self._inflight_max:
-            raise Busy(self._soon())
-        answer = asyncio.get_running_loop().create_future()
-        case = self._cases[press.rid] = Case(press, mark, answer, self._clock())
-        answer.add_done_callback(lambda _answer: self._cases.pop(press.rid, None))
+            return Busy(self._places.take())
+        return None
+
+    def _enter(self, press: Press) -> Case:
+        loop = asyncio.get_running_loop()
+        case = Case(press, fingerprint(press), self._leave, loop.time(), self._clock())
+        self._cases[press.rid] = case
         self.reserving.put(case)
+        if self._late is None:
+            self._late = loop.call_later(LATE_LOOK_S, self._look_for_late)
         return case
 
-    def _soon(self) -> int:
-        least, most = BUSY_MS
-        return least + int(self._chance() * (most - least))
+    def _leave(self, case: Case) -> None:
+        del self._cases[case.press.rid]
+
+    def _look_for_late(self) -> None:
+        """Those who wait too long hear "not now"; their presses go on, and a retry joins them."""
+        loop = asyncio.get_running_loop()
+        since = loop.time() - ANSWER_MAX_S
+        for case in list(self._cases.values()):
+            if case.since <= since and case.waiters:
+                case.tell(Unavailable(self._places.take()))
+        self._late = loop.call_later(LATE_LOOK_S, self._look_for_late) if self._cases else None
 
     async def cancel(self, viewer: str, rid: str) -> Hold:
         """Gives a hold back. What is being paid becomes `closing`: the provider ends it.

@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final, Literal, Self, cast
 
-from sqlalchemy import ColumnElement, Table, event
+from sqlalchemy import ColumnElement, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -26,6 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from commerce import errands_sql
+from commerce.apart_sql import Apart
 from commerce.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,10 @@ CONNECT_WAIT_S: Final = 5
 RETRY_AFTER_MS: Final = 500
 """What a caller is told to wait when an engine did not answer."""
 
+_POSTGRES_ARGS: Final = {
+    "connect_timeout": CONNECT_WAIT_S,
+    "options": f"-c statement_timeout={STATEMENT_MAX_MS} -c lock_timeout={LOCK_WAIT_MS}",
+}
 _READ = "vitrine_read"
 _PRAGMAS = (
     f"busy_timeout={LOCK_WAIT_MS}",
@@ -58,6 +63,7 @@ class Database:
         self.engine = engine
         self.dialect: Dialect = dialect
         self._writer = asyncio.Lock()
+        self._apart: Apart | None = None
 
     @classmethod
     async def open(cls, url: str, *, poolsize: int = POOL_SIZE) -> Self:
@@ -91,6 +97,28 @@ class Database:
                 yield conn
 
     @asynccontextmanager
+    async def begin_apart(self) -> AsyncIterator[Apart]:
+        """A write transaction as by `begin`, of many statements that must not wait for the loop.
+
+        There is one such connection and one thread, so one such transaction at a time.
+        """
+        if self._apart is None:
+            self._apart = Apart(self._open_sync())
+        async with AsyncExitStack() as stack:
+            stack.enter_context(_Translate())
+            if self.dialect == "sqlite":
+                await stack.enter_async_context(self._writer)
+            async with self._apart.begin() as apart:
+                yield apart
+
+    def _open_sync(self) -> Engine:
+        url = self.engine.url
+        if self.dialect == "sqlite":
+            plain = url.set(drivername="sqlite+pysqlite")
+            return _listen(create_engine(plain, pool_size=1, max_overflow=0))
+        return create_engine(url, pool_size=1, max_overflow=0, connect_args=_POSTGRES_ARGS)
+
+    @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A read transaction: everything read in the block is one snapshot. Raises Unavailable."""
         async with AsyncExitStack() as stack:
@@ -116,6 +144,8 @@ class Database:
 
     async def close(self) -> None:
         """Closes every connection. Transactions under way should have ended."""
+        if self._apart is not None:
+            await self._apart.close()
         await self.engine.dispose()
 
 
@@ -159,8 +189,14 @@ def _open_sqlite(url: URL, poolsize: int) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=POOL_WAIT_S,
     )
+    _listen(engine.sync_engine)
+    return engine
 
-    @event.listens_for(engine.sync_engine, "connect")
+
+def _listen(engine: Engine) -> Engine:
+    """What SQLite needs at each connection and transaction; the engine."""
+
+    @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver must not begin anything by itself
         cursor = connection.cursor()
@@ -168,12 +204,12 @@ def _open_sqlite(url: URL, poolsize: int) -> AsyncEngine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
         read = connection.get_execution_options().get(_READ, False)
         connection.exec_driver_sql("BEGIN" if read else "BEGIN IMMEDIATE")
 
-    @event.listens_for(engine.sync_engine, "handle_error")
+    @event.listens_for(engine, "handle_error")
     def on_error(context: ExceptionContext) -> None:
         # A cancelled statement makes SQLAlchemy close the connection. With a cursor still open
         # somewhere SQLite keeps such a connection, and its write lock, until the cursor is
@@ -191,10 +227,7 @@ def _open_postgres(url: URL, poolsize: int) -> AsyncEngine:
         pool_size=poolsize,
         max_overflow=0,
         pool_timeout=POOL_WAIT_S,
-        connect_args={
-            "connect_timeout": CONNECT_WAIT_S,
-            "options": f"-c statement_timeout={STATEMENT_MAX_MS} -c lock_timeout={LOCK_WAIT_MS}",
-        },
+        connect_args=_POSTGRES_ARGS,
     )
 
 

@@ -89,10 +89,8 @@ class SqlRecord:
         raise AssertionError
 
     async def _hold(self, epoch: int, winners: Sequence[Winner], now: int) -> dict[str, Outcome]:
-        async with self._database.begin() as conn:
-            if await epochs_sql.lock_epoch(conn) != epoch:
-                raise Fenced
-            outcomes = await winners_sql.write(conn, epoch, winners, now)
+        async with self._database.begin_apart() as apart:
+            outcomes = await apart.run(lambda conn: _write(conn, epoch, winners, now))
             self._crash_point("record:before_commit")
         self._crash_point("record:after_commit")
         return outcomes
@@ -231,6 +229,14 @@ class SqlRecord:
         """See `Record.left`."""
         async with self._database.read() as conn:
             return await drops_sql.left_of(conn, drop)
+
+
+async def _write(
+    conn: AsyncConnection, epoch: int, winners: Sequence[Winner], now: int
+) -> dict[str, Outcome]:
+    if await epochs_sql.lock_epoch(conn) != epoch:
+        raise Fenced
+    return await winners_sql.write(conn, epoch, winners, now)
 
 
 async def _levels(

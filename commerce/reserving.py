@@ -3,9 +3,9 @@
 Responsible for the order of the steps and for what each missing answer means. It must not know an
 engine, nor who pressed by what connection.
 
-    put ─► gate batch (64, 2 ms) ─► refused: answered
+    put ─► gate batch (256, 2 ms) ─► refused: answered
                                  ─► known:   looked up in the record, answered
-                                 ─► won:     record batch (256, 5 ms) ─► marked ─► answered
+                                 ─► won:     record batch (512, 5 ms) ─► answered ─► marked
            gate away: the record alone, 32 at a time, the rest hear "busy"
 
 "Write to the record last, answer after it": a reservation in the gate is a promise to nobody until
@@ -14,7 +14,6 @@ again finds whatever it did, and what nobody asks for again is taken back after 
 The steps run in tasks of their own, so a viewer who leaves in the middle interrupts nothing.
 """
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -43,22 +42,23 @@ from commerce.errors import (
 )
 from commerce.gate import Ask, Decision, End, Fenced, GateUnavailable, Verdict
 from commerce.gatekeeper import Gatekeeper
+from commerce.places import Places
 from commerce.record import Price, Record, Winner, total_of
-from commerce.stock import Hold, HoldState, Press
+from commerce.stock import Hold, HoldState, Levels, Press
 
 logger = logging.getLogger(__name__)
 
-GATE_BATCH: Final = 64
+GATE_BATCH: Final = 256
 GATE_WAIT_MS: Final = 2.0
-RECORD_BATCH: Final = 256
+RECORD_BATCH: Final = 512
 RECORD_WAIT_MS: Final = 5.0
-LOOKUP_BATCH: Final = 256
+LOOKUP_BATCH: Final = 512
 WITHOUT_GATE_MAX: Final = 32
 """Presses that the record judges alone in one go; with a commit of 5 ms about 3,000 a second."""
 TRIES: Final = 6
 """Rounds of one press through gate and record while epochs move on under it."""
 RETRY_MS: Final = 300
-"""What a press is told to wait when an engine did not answer."""
+"""What a press is told to wait when this node ends before it was decided."""
 PRICE_MS: Final = 1_000
 """A price is remembered this long, to spare presses with an old page the way to the record."""
 WON_KEPT: Final = 10_000
@@ -69,13 +69,20 @@ Answer = Hold | CommerceError
 
 @dataclass(slots=True, eq=False)
 class Case:
-    """One press on its way. `answer` is set exactly once."""
+    """One press on its way, answered once. No future and no task of its own: a call is a tenth."""
 
     press: Press
     fingerprint: str
-    answer: asyncio.Future[Answer]
-    pressed_at: int = 0
-    """When it arrived here; milliseconds."""
+    ended: Callable[["Case"], None]
+    """Called when it is answered; `waiters` hear the answer after it."""
+    since: float
+    """When the first of the present waiters came, by the loop's clock."""
+    pressed_at: int
+    """When the press arrived here; milliseconds."""
+    waiters: list[Callable[[Answer], None]] = field(default_factory=list)
+    marked: bool = False
+    """Somebody who waits has marked this press as a retry: no flag may answer it."""
+    closed: bool = False
     tries: int = 0
     decision: Decision | None = None
     refusal: CommerceError | None = field(default=None)
@@ -83,8 +90,16 @@ class Case:
 
     def close(self, answer: Answer) -> None:
         """Answers the press, unless it was answered."""
-        if not self.answer.done():
-            self.answer.set_result(answer)
+        if not self.closed:
+            self.closed = True
+            self.ended(self)
+            self.tell(answer)
+
+    def tell(self, answer: Answer) -> None:
+        """An answer to those who wait now; the press itself goes on."""
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter(answer)
 
 
 class Reserving:
@@ -95,6 +110,7 @@ class Reserving:
         keeper: Gatekeeper,
         record: Record,
         board: Board,
+        places: Places,
         *,
         clock: Callable[[], int],
         pause: Pause,
@@ -103,6 +119,7 @@ class Reserving:
         self._keeper = keeper
         self._record = record
         self._board = board
+        self._places = places
         self._clock = clock
         self._crash_point = crash_point
         self._prices: dict[str, Price] = {}
@@ -115,7 +132,11 @@ class Reserving:
             self._write, size=RECORD_BATCH, wait_ms=RECORD_WAIT_MS, pause=pause
         )
         self._lookup_queue = Batcher(self._look_up, size=LOOKUP_BATCH, wait_ms=0, pause=pause)
-        self.tasks = (self._gate_queue.run, self._record_queue.run, self._lookup_queue.run)
+        self.tasks = (
+            *(self._gate_queue.run, self._gate_queue.run),
+            *(self._record_queue.run, self._record_queue.run),  # one commits, one marks
+            self._lookup_queue.run,
+        )
 
     def put(self, case: Case) -> None:
         """Starts a press on its way."""
@@ -129,6 +150,9 @@ class Reserving:
 
     async def _ask_gate(self, cases: list[Case]) -> None:
         now = self._clock()
+        cases = [case for case in cases if not self._gone(case, now)]
+        if not cases:
+            return
         await self._learn_prices(cases, now)
         asks = [self._ask(case) for case in cases]
         self._crash_point("reserve:before_gate")
@@ -139,13 +163,31 @@ class Reserving:
         except GateUnavailable:
             await self._without_gate(cases)
             return
-        except Unavailable as gone:
-            _close_all(cases, gone)
+        except Unavailable:
+            self._put_off(cases)
             return
         self._crash_point("reserve:after_gate")
         self._board.learn(levels)
         for case, decision in zip(cases, decisions, strict=True):
+            if decision.verdict is Verdict.WON:
+                self._last_one(case.press, decision, levels, now)
             self._sort(case, decision, now)
+
+    def _gone(self, case: Case, now: int) -> bool:
+        """Whether the sold-out flag, raised while this press waited for its batch, answers it."""
+        if case.marked or case.tries or self.won_here(case.press.rid):
+            return False
+        sku = self._board.sold_out(case.press, self._keeper.epoch, now)
+        if sku is not None:
+            case.close(SoldOut(sku, 0))
+        return sku is not None
+
+    def _last_one(self, press: Press, decision: Decision, levels: Levels, now: int) -> None:
+        """The batch that takes the last unit raises the flag: the next need not ask."""
+        for line in press.lines:
+            level = levels.get(line.sku)
+            if level is not None and level.available == 0:
+                self._board.none_left(line.sku, press.drop, decision.epoch, now)
 
     def _sort(self, case: Case, decision: Decision, now: int) -> None:
         case.decision = decision
@@ -161,7 +203,7 @@ class Reserving:
         refusal = self._refusal(case.press, decision, now)
         if decision.n:
             refusal.receipt = (decision.epoch, decision.n)
-        if case.press.retry or decision.verdict is Verdict.CONFLICT:
+        if case.marked or decision.verdict is Verdict.CONFLICT:
             # Its first attempt may have won and been forgotten by the gate, and a stranger may have
             # used the rid since; the record knows whose it is.
             case.refusal = refusal
@@ -240,8 +282,8 @@ class Reserving:
             for case in cases:
                 self._again(case)
             return
-        except Unavailable as gone:
-            _close_all(cases, gone)  # perhaps committed: the same rid will tell
+        except Unavailable:
+            self._put_off(cases)  # perhaps committed: the same rid will tell
             return
         self._crash_point("reserve:after_commit")
         durable: list[str] = []
@@ -254,10 +296,11 @@ class Reserving:
                 durable.append(outcome.rid)
             else:
                 ended.append((case.press.rid, end_of(outcome)))
-        await self._tell(epoch, durable, ended)
-        self._crash_point("reserve:after_mark")
+        # Durable is enough: who asks again before the gate is told finds it in the record.
         for case in cases:
             self._close(case, outcomes[case.press.rid])
+        await self._tell(epoch, durable, ended)
+        self._crash_point("reserve:after_mark")
 
     async def _tell(self, epoch: int, durable: list[str], ended: list[tuple[str, End]]) -> None:
         """Tells the gate; if that fails it is rebuilt or asks again, and the record stands."""
@@ -273,7 +316,7 @@ class Reserving:
     async def _without_gate(self, cases: list[Case]) -> None:
         """The gate is away: SQL decides, few at a time."""
         for case in cases[WITHOUT_GATE_MAX:]:
-            case.close(Busy(RETRY_MS))
+            case.close(Busy(self._places.take()))
         cases = cases[:WITHOUT_GATE_MAX]
         now = self._clock()
         winners = [
@@ -282,8 +325,8 @@ class Reserving:
         ]
         try:
             outcomes, levels = await self._record.hold_without_gate(winners, now)
-        except Unavailable as gone:
-            _close_all(cases, gone)
+        except Unavailable:
+            self._put_off(cases)
             return
         self._crash_point("reserve:after_commit")
         self._board.learn(levels)
@@ -294,8 +337,8 @@ class Reserving:
         """What the record says to rids that were decided before."""
         try:
             found = await self._record.find_many([case.press.rid for case in cases])
-        except Unavailable as gone:
-            _close_all(cases, gone)
+        except Unavailable:
+            self._put_off(cases)
             return
         for case in cases:
             known = found.get(case.press.rid)
@@ -322,7 +365,12 @@ class Reserving:
         if case.tries < TRIES:
             self._gate_queue.put(case)
         else:
-            case.close(Unavailable(RETRY_MS))
+            self._put_off([case])
+
+    def _put_off(self, cases: Sequence[Case]) -> None:
+        """An engine did not answer: each may ask again, in its turn."""
+        for case in cases:
+            case.close(Unavailable(self._places.take()))
 
     def _close(self, case: Case, outcome: Answer) -> None:
         if isinstance(outcome, Hold):
@@ -360,8 +408,3 @@ def _winner(case: Case) -> Winner:
         decision.until_ms,
         lapses=decision.number,
     )
-
-
-def _close_all(cases: Sequence[Case], answer: Answer) -> None:
-    for case in cases:
-        case.close(answer)

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commerce.bulk_sql import add_to_rows, insert_rows
+from commerce.bulk_sql import add_to_rows, in_texts, insert_rows, texts
 from commerce.drops_sql import DropRow, drops_where
 from commerce.errors import (
     BadCurrency,
@@ -56,6 +56,7 @@ _WITHIN_LIMIT: Final = (
     "WHERE viewer_use.units + excluded.units <= "
     'COALESCE((SELECT d.per_viewer FROM sale_drop d WHERE d.id = excluded."drop"), 1000000000)'
 )
+_OPEN: Final = ", ".join(f"'{state.value}'" for state in OPEN_STATES)
 _OVER_UNITS: Final = "t.units IS NOT NULL AND t.taken + x.taken > t.units"
 _OVER_STOCK: Final = "t.held + t.committed + x.held > t.on_hand"
 
@@ -124,9 +125,11 @@ async def write(
 async def _existing(conn: AsyncConnection, winners: Sequence[Winner]) -> dict[str, Outcome]:
     """What the record says to rids that it knows."""
     wanted = {winner.press.rid: winner.fingerprint for winner in winners}
-    row = reservation.c
-    rows = await conn.execute(select(row.rid, row.fingerprint).where(row.rid.in_(wanted)))
-    known = dict(rows.all())
+    chosen = in_texts(conn, "rid", "rids")
+    rows = await conn.execute(
+        text(f"SELECT rid, fingerprint FROM reservation WHERE {chosen}"), {"rids": texts(wanted)}
+    )
+    known: dict[str, str] = {row.rid: row.fingerprint for row in rows}
     if not known:
         return {}
     holds = await find_many(conn, known)
@@ -151,16 +154,16 @@ async def _priced(conn: AsyncConnection, winners: Sequence[Winner]) -> dict[str,
 
 
 async def _open_holds(conn: AsyncConnection, winners: Sequence[Winner]) -> Counter[str]:
-    row = reservation.c
-    wanted = (
-        select(row.viewer, func.count())
-        .where(
-            row.viewer.in_({winner.press.viewer for winner in winners}),
-            row.state.in_(OPEN_STATES),
-        )
-        .group_by(row.viewer)
+    viewers = texts({winner.press.viewer for winner in winners})
+    chosen = in_texts(conn, "viewer", "viewers")
+    rows = await conn.execute(
+        text(
+            "SELECT viewer, count(*) AS holds FROM reservation "
+            f"WHERE {chosen} AND state IN ({_OPEN}) GROUP BY viewer"
+        ),
+        {"viewers": viewers},
     )
-    return Counter(dict((await conn.execute(wanted)).all()))
+    return Counter({row.viewer: row.holds for row in rows})
 
 
 def _judge(

@@ -484,6 +484,7 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
         admission=app.admission,
         elsewhere=app.elsewhere,
         waiting=lambda: app.belongings.waiting,
+        quick=commands.at_once,
     )
     table = [
         *AccountsApi(app.accounts, app.shop, trade.catalog, app.tokens, clock, new_id).routes(),

@@ -83,6 +83,27 @@ class Commands:
         except (CommerceError, BrokerUnavailable) as refused:
             raise as_rejected(refused) from refused
 
+    def at_once(
+        self, connection: Connection, command: Command, done: Callable[[object], None]
+    ) -> bool:
+        """Takes a `buy` without a task of its own; see `realtime.connection.Quick`."""
+        who = connection.context
+        if command.name != "buy" or not isinstance(who, Identity):
+            return False
+        press = _press(who, read(Buy, command.params))
+
+        def answered(answer: Hold | CommerceError) -> None:
+            if isinstance(answer, CommerceError):
+                done(as_rejected(answer))
+            else:
+                done(hold_view(answer))
+
+        try:
+            self._checkout.begin(press, answered)
+        except CommerceError as refused:
+            raise as_rejected(refused) from refused
+        return True
+
     async def _dispatch(self, connection: Connection, command: Command) -> object:
         name = command.name
         if name == "join":
@@ -210,19 +231,21 @@ class Commands:
 
     async def buy(self, who: Identity, buy: Buy) -> dict[str, Any]:
         """All lines or nothing; answered when the hold is in the database."""
-        hold = await self._checkout.reserve(
-            Press(
-                rid=buy.rid,
-                viewer=who.id,
-                drop=buy.drop,
-                lines=tuple(Line(line.sku, line.quantity) for line in buy.lines),
-                retry=buy.retry,
-                total=buy.total,
-            )
-        )
+        hold = await self._checkout.reserve(_press(who, buy))
         return hold_view(hold)
 
     async def cancel(self, who: Identity, cancel: Cancel) -> dict[str, Any]:
         """Give a hold back."""
         hold: Hold = await self._checkout.cancel(who.id, cancel.rid)
         return hold_view(hold)
+
+
+def _press(who: Identity, buy: Buy) -> Press:
+    return Press(
+        rid=buy.rid,
+        viewer=who.id,
+        drop=buy.drop,
+        lines=tuple(Line(line.sku, line.quantity) for line in buy.lines),
+        retry=buy.retry,
+        total=buy.total,
+    )

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 from live.codes import refuse
 from live.http import problem
 from realtime.admission import Admission
-from realtime.connection import Connection, Handler
+from realtime.connection import Connection, Handler, Quick
 from realtime.errors import CloseCode
 from realtime.hub import Hub
 from realtime.socket import EXTENSION, Socket
@@ -67,6 +67,7 @@ class Door:
         *,
         admission: Admission,
         elsewhere: str | None = None,
+        quick: Quick | None = None,
         chance: Callable[[], float] = random.random,
         waiting: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -76,6 +77,7 @@ class Door:
         self._waiting = waiting
         self._hub = hub
         self._handler = handler
+        self._quick = quick
         self._origins = frozenset(origins)
         self._clock = clock
 
@@ -122,7 +124,14 @@ class Door:
         return self._waiting() >= JOINS_WAITING_MAX
 
     def _connection(self, socket: Socket, address: str) -> Connection:
-        return Connection(socket, self._handler, self._hub, clock=self._clock, address=address)
+        return Connection(
+            socket,
+            self._handler,
+            self._hub,
+            clock=self._clock,
+            address=address,
+            quick=self._quick,
+        )
 
     async def _turn_away(self, websocket: WebSocket, code: CloseCode, after_ms: int) -> None:
         """`goodbye`, which every client knows, says when and where; the close code says why."""

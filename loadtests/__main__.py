@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from loadtests import (
     crowd,
     drain,
+    drop,
     fanout,
     fuzz,
     idle,
@@ -91,6 +92,12 @@ DRILLS = (
         "Nodes and engines are killed under a buying crowd; every unit is accounted for.",
         kill.options,
         kill.main,
+    ),
+    Drill(
+        "drop",
+        "A crowd presses Buy within one second, against a shop that locks the row each time.",
+        drop.options,
+        drop.main,
     ),
     Drill(
         "fuzz",

@@ -109,8 +109,18 @@ async def hub_bench(viewers: int, **more: Any) -> AsyncIterator[Bench]:
 
 
 @contextlib.asynccontextmanager
-async def product_bench(viewers: int, **more: Any) -> AsyncIterator[Bench]:
-    """The whole program. Raises `TooLate` when it does not become ready."""
+async def product_bench(
+    viewers: int,
+    *,
+    node_module: str = "loadtests.bench_node",
+    crowd_module: str = "loadtests.swarm",
+    settings: Mapping[str, str] | None = None,
+    **more: Any,
+) -> AsyncIterator[Bench]:
+    """The whole program, with more `settings` (LIVE_ variables) if they are given.
+
+    Raises `TooLate` when it does not become ready.
+    """
     with folder_of_a_bench() as folder:
         secret = secrets.token_hex(32)
         environ = {
@@ -118,15 +128,14 @@ async def product_bench(viewers: int, **more: Any) -> AsyncIterator[Bench]:
             "LIVE_DATA": str(folder / "data"),
             "LIVE_SECRET": secret,
             "LIVE_LOG_LEVEL": "warning",
+            **(settings or {}),
         }
         if any(variable.name == NO_LIMITS for variable in VARIABLES):
             environ[NO_LIMITS] = "off"
         options = json.dumps({"compose": "product", **more})
         async with (
-            Worker(
-                "loadtests.bench_node", options, log=folder / "node.log", environ=environ
-            ) as node,
-            Swarm(viewers, folder) as swarm,
+            Worker(node_module, options, log=folder / "node.log", environ=environ) as node,
+            Swarm(viewers, folder, module=crowd_module) as swarm,
         ):
             bench = Bench(node, swarm, secret)
             await wait_until_ready(bench.url)

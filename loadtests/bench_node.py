@@ -267,8 +267,17 @@ def door(hub: Hub, handler: BenchHandler) -> Callable[[WebSocket], Awaitable[Non
 # The whole program.
 
 
-def run_product(fd: int, options: dict[str, Any]) -> None:
-    """`python -m live serve` with the bench's ear; ended by the pipe, as by SIGTERM."""
+def _node_of(app: Any, port: int) -> Node:
+    return Node(app.hub, None, port)
+
+
+def run_product(
+    fd: int, options: dict[str, Any], node_of: Callable[[Any, int], Node] = _node_of
+) -> None:
+    """`python -m live serve` with the bench's ear; ended by the pipe, as by SIGTERM.
+
+    `node_of` makes the ear out of the running `App` and its port.
+    """
     program: Any = importlib.import_module("live.__main__")  # the hub alone needs none of it
     original_open, original_listen = program.open_app, program.listen
 
@@ -276,15 +285,15 @@ def run_product(fd: int, options: dict[str, Any]) -> None:
     async def open_app(*given: Any, **more: Any) -> AsyncIterator[Any]:
         async with original_open(*given, **more) as app:
             port = given[0].port
-            listening = asyncio.create_task(_hear(app.hub, port))
+            listening = asyncio.create_task(_hear(app, port))
             try:
                 yield app
             finally:
                 listening.cancel()
 
-    async def _hear(hub: Hub, port: int) -> None:
-        await obey(Node(hub, None, port), fd)
-        await leave_abruptly(hub)
+    async def _hear(app: Any, port: int) -> None:
+        await obey(node_of(app, port), fd)
+        await leave_abruptly(app.hub)
         os.kill(os.getpid(), 15)
 
     def heard_listen(host: str, port: int, *more: Any, **named: Any) -> socket.socket:

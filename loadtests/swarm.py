@@ -468,11 +468,11 @@ def step_back() -> None:
         file.write(str(NICE))
 
 
-def serve(fd: int) -> None:
+def serve(fd: int, crowd: Crowd) -> None:
     """Until the pipe ends."""
     raise_file_limit()
     step_back()
-    crowd, pipe = Crowd(), Pipe(fd)
+    pipe = Pipe(fd)
     crowd.poll.register(fd, READ)
     pipe.say({})
     waiting: deque[dict[str, Any]] = deque()
@@ -496,4 +496,4 @@ def serve(fd: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), Crowd())

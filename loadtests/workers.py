@@ -129,11 +129,19 @@ class Worker:
 class Swarm:
     """Listeners in several processes. See `swarm` for what may be asked of each."""
 
-    def __init__(self, viewers: int, folder: Path, *, processes: int = 0) -> None:
+    def __init__(
+        self,
+        viewers: int,
+        folder: Path,
+        *,
+        processes: int = 0,
+        module: str = "loadtests.swarm",
+    ) -> None:
         self.viewers = viewers
         count = processes or max(PROCESSES_MIN, -(-viewers // PER_PROCESS))
         self._count = min(count, viewers)
         self._folder = folder
+        self._module = module
         self._stack = contextlib.AsyncExitStack()
         self.workers: list[Worker] = []
 
@@ -141,7 +149,7 @@ class Swarm:
         try:
             for number in range(self._count):
                 log = self._folder / f"swarm-{number}.log"
-                worker = Worker("loadtests.swarm", log=log)
+                worker = Worker(self._module, log=log)
                 self.workers.append(await self._stack.enter_async_context(worker))
         except BaseException:
             await self._stack.aclose()

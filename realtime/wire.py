@@ -69,6 +69,9 @@ class Position(NamedTuple):
     chat: int
 
 
+_CONTAINERS: Final = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
+"""First bytes of MessagePack's maps and arrays. (Nothing else nests: extensions are opaque.)"""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
 pack = _encoder.encode
@@ -95,7 +98,9 @@ def decode_command(data: bytes) -> Command:
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError):
         # TypeError: a map whose key is itself a map, which Python cannot hash.
         raise Rejected(BAD_FRAME, "That is not one MessagePack value.") from None
-    if _depth_exceeds(value, COMMAND_DEPTH_MAX):
+    # Each level begins with a byte of its own, so few such bytes are proof enough (0.2 µs, not 4).
+    containers = len(data) - len(data.translate(None, _CONTAINERS))
+    if containers > COMMAND_DEPTH_MAX and _depth_exceeds(value, COMMAND_DEPTH_MAX):
         raise _too_deep()
     match value:
         case [int(id_), str(name), dict(params)] if (

@@ -54,6 +54,7 @@ class Node:
         audience = RedisAudience(self.client, prefix=prefix, stale_s=options.pop("stale_s", 10.0))
         self._send_buffer = options.pop("send_buffer", None)
         self._return_early = options.pop("return_early", False)
+        self._quick = options.pop("quick", None)
         options.setdefault("node", f"n{next(_ids)}")
         options.setdefault("tick_ms", 10)
         self.hub = Hub(self.broker, audience, clock=clock, **options)
@@ -102,7 +103,12 @@ class Node:
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
         connection = Connection(
-            scope["extensions"][EXTENSION], self.handle, self.hub, clock=clock, limits=self.limits
+            scope["extensions"][EXTENSION],
+            self.handle,
+            self.hub,
+            clock=clock,
+            limits=self.limits,
+            quick=self._quick,
         )
         self.connections.append(connection)
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})

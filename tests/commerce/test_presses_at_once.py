@@ -1,0 +1,96 @@
+"""Presses without a task: the flag inside the queue, joining retries, lateness, coming back."""
+
+import asyncio
+
+import pytest
+
+from commerce import checkout as checkout_module
+from commerce.errors import SoldOut, Unavailable
+from commerce.places import LEAST_MS, MOST_MS, PER_MS, Places
+from commerce.reserving import Answer
+from commerce.stock import Hold, Line, Press
+from tests.commerce.stock_support import Node, Shop
+from tests.waiting import until
+
+
+def press(rid: str, *, retry: bool = False, sku: str = "A") -> Press:
+    return Press(rid, f"viewer-{rid}", "d", (Line(sku, 1),), retry=retry)
+
+
+async def run_presses(node: Node) -> "asyncio.Task[None]":
+    task = asyncio.create_task(node.checkout.run())
+    node.task = task
+    return task
+
+
+async def test_who_waits_in_the_queue_when_the_last_unit_goes_never_reaches_the_gate(
+    shop: Shop,
+) -> None:
+    await shop.add_skus({"A": 3})
+    async with shop.node() as node:
+        await node.checkout.open_drop(shop.drop(("A", None)))
+        answers: list[Answer] = []
+        for number in range(600):
+            node.checkout.begin(press(f"r{number}"), answers.append)
+        await until(lambda: len(answers) == 600)
+        holds = [answer for answer in answers if isinstance(answer, Hold)]
+        assert len(holds) == 3
+        assert all(isinstance(answer, SoldOut) for answer in answers if answer not in holds)
+        # Two batches of 256 may be under way when the flag goes up; the third is not.
+        assert node.checkout.board.refused >= 600 - 2 * 256
+        await shop.check_gate(node)
+
+
+async def test_a_retry_that_joins_a_waiting_first_attempt_takes_it_to_the_gate(
+    shop: Shop,
+) -> None:
+    await shop.add_skus({"A": 5})
+    async with shop.node(running=False) as node:
+        await node.checkout.open_drop(shop.drop(("A", None)))
+        answers: dict[str, Answer] = {}
+        for rid in ("joined", "alone"):
+            node.checkout.begin(press(rid), lambda answer, rid=rid: answers.update({rid: answer}))
+        node.checkout.begin(
+            press("joined", retry=True), lambda answer: answers.update(retry=answer)
+        )
+        board, now = node.checkout.board, shop.clock()
+        board.none_left("A", "d", node.checkout.keeper.epoch, now)
+        assert answers == {}
+        await run_presses(node)
+        await until(lambda: len(answers) == 3)
+        assert isinstance(answers["alone"], SoldOut)
+        assert isinstance(answers["joined"], Hold)
+        assert answers["retry"] == answers["joined"]
+
+
+async def test_a_press_that_takes_too_long_hears_not_now_and_goes_on(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkout_module, "ANSWER_MAX_S", 0.05)
+    monkeypatch.setattr(checkout_module, "LATE_LOOK_S", 0.02)
+    await shop.add_skus({"A": 5})
+    async with shop.node(running=False) as node:
+        await node.checkout.open_drop(shop.drop(("A", None)))
+        with pytest.raises(Unavailable):
+            await node.checkout.reserve(press("r"))
+        answers: list[Answer] = []
+        node.checkout.begin(press("r", retry=True), answers.append)  # joins it
+        monkeypatch.setattr(checkout_module, "ANSWER_MAX_S", 60.0)
+        await run_presses(node)
+        await until(lambda: answers)
+        assert isinstance(answers[0], Hold)
+        assert (await shop.rows())["A"] == (5, 1, 0)
+
+
+async def test_who_is_sent_away_comes_back_in_turn_and_not_together() -> None:
+    now = 1_000_000
+    places = Places(lambda: now, lambda: 0.5)
+    waits = [places.take() for _ in range(8_000)]
+    assert waits[0] == LEAST_MS * 1.5
+    assert waits == sorted(waits)
+    busiest = max(waits.count(wait) for wait in range(waits[0], waits[-1]))
+    assert busiest <= PER_MS
+    crowd = [places.take() for _ in range(200_000)]
+    assert max(crowd) == MOST_MS
+    now += 3_600_000  # the queue has gone; the next is not sent to its end
+    assert places.take() == LEAST_MS * 1.5
