@@ -7,21 +7,33 @@ It must not know what is written.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar, cast
 
-import aiosqlite.core
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
-from commerce import reservations_sql
+from commerce import errands_sql, reservations_sql
+from commerce.apart_sql import Apart
 from commerce.bulk_sql import insert_rows
 from commerce.database_sql import Database
 from commerce.schema_sql import metadata, product, sku, sku_stock, stock_ledger
 from commerce.stock import HoldState
 
+R = TypeVar("R")
+ITERATION_ROWS: Final = 64
+"""For a way of reading that nobody here uses; the library wants a number."""
 POOL: Final = 48
 """Nodes of one seed share an engine and its compiled statements, dead ones included."""
 
@@ -67,6 +79,12 @@ class Passing(Database):
 
     @asynccontextmanager
     @override
+    async def begin_apart(self) -> AsyncIterator[Apart]:
+        async with self.begin() as conn:
+            yield cast("Apart", _Inline(conn))
+
+    @asynccontextmanager
+    @override
     async def read(self) -> AsyncIterator[AsyncConnection]:
         await self._port.enter("read")
         async with self._port.turn(), super().read() as conn:
@@ -74,8 +92,18 @@ class Passing(Database):
         await self._port.leave("read", ())
 
 
-class _AtOnce(aiosqlite.core.Connection):
-    """aiosqlite's connection, working where it is called instead of in a thread."""
+class _Inline:
+    """In place of a transaction in a thread of its own: the work is done where it is called."""
+
+    def __init__(self, conn: AsyncConnection) -> None:
+        self._conn = conn
+
+    async def run(self, work: Callable[[AsyncConnection], Coroutine[Any, Any, R]]) -> R:
+        return await work(self._conn)
+
+
+class _AtOnce(errands_sql.OneErrandConnection):
+    """The program's connection, working where it is called instead of in a thread."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -107,13 +135,18 @@ class _NoThread:
 @contextlib.contextmanager
 def sqlite_without_threads() -> Iterator[None]:
     """Inside it new SQLite connections work in the calling thread."""
-    core: Any = aiosqlite.core
-    before = core.Connection
-    core.Connection = _AtOnce
+    before = errands_sql.connect
+    errands_sql.connect = _connect_here
     try:
         yield
     finally:
-        core.Connection = before
+        errands_sql.connect = before
+
+
+async def _connect_here(open_: Callable[[], sqlite3.Connection]) -> errands_sql.OneErrandConnection:
+    connection = await _AtOnce(open_, ITERATION_ROWS)
+    assert isinstance(connection, _AtOnce)
+    return connection
 
 
 async def create_schema(database: Database) -> None:
