@@ -265,10 +265,30 @@ class Checkout:
         now = self._clock()
         row = await self._record.adjust(sku, delta, ref=ref, kind=kind, now=now)
         self._crash_point("adjust:after_commit")
+        return await self._told(row)
+
+    async def set_on_hand(
+        self, sku: str, to: int, expected: int, *, ref: str, drain: bool = False
+    ) -> tuple[StockRow, Level]:
+        """Sets the units on hand if they are `expected`, once per `ref`.
+
+        With `drain`, a number below what is held is reached as holds end. Raises UnknownSku,
+        BadQuantity, StockChanged, StockHeld (both with the numbers), Unavailable.
+        """
+        now = self._clock()
+        return await self._told(
+            await self._record.set_on_hand(sku, to, expected, drain=drain, ref=ref, now=now)
+        )
+
+    async def cancel_drain(self, sku: str, *, ref: str) -> tuple[StockRow, Level]:
+        """What has not run down yet stays. Raises UnknownSku, Unavailable."""
+        return await self._told(await self._record.cancel_drain(sku, ref=ref, now=self._clock()))
+
+    async def _told(self, row: StockRow) -> tuple[StockRow, Level]:
         await self._tell_gate()
-        levels = await self.levels([sku])
+        levels = await self.levels([row.sku])
         self.board.learn(levels)
-        return row, levels[sku]
+        return row, levels[row.sku]
 
     async def _tell_gate(self) -> None:
         """The relay's own step, now: it tells the gate what the outbox has."""

@@ -75,6 +75,14 @@ class Kind(StrEnum):
     SOLD = "sold"
     FORGOTTEN = "forgotten"
     """The record refused a win, or its node died: units came back."""
+    WAITS = "waits"
+    """Somebody waits from now on."""
+    LEFT = "left"
+    """Somebody waits no more."""
+    OFFERED = "offered"
+    """What came back was given to the first who waited: a win without a press."""
+    PASSED = "passed"
+    """The first who waited may not have it: a limit."""
     ADJUSTED = "adjusted"
     """The host or an ERP changed stock by `number`."""
     CLOSED_DROP = "closed_drop"
@@ -116,6 +124,8 @@ class Claim:
     node: str = ""
     caps: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Of LOADED: what each capped (drop, SKU) could still sell."""
+    listed: frozenset[tuple[str, str]] = frozenset()
+    """Of LOADED: the (drop, SKU) for which somebody waited."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ class Check:
         self._caps: dict[tuple[str, str], int] = {}
         self._most: dict[tuple[str, str], int] = {}
         self._closed: set[str] = set()
+        self._listed: set[tuple[str, str]] = set()
         self._seen: dict[int, str] = {}
 
     def feed(self, claim: Claim) -> None:
@@ -144,6 +145,7 @@ class Check:
         self._sure = True
         self._units = Counter(dict(claim.lines))
         self._caps = dict(claim.caps)
+        self._listed = set(claim.listed)
 
     def win(self, claim: Claim) -> None:
         """Units are taken; they must have been there."""
@@ -165,7 +167,8 @@ class Check:
         self.report.refused += 1
         asked = dict(claim.lines).get(claim.sku, 0)
         available = self._available(claim.drop, claim.sku) if self._sure else None
-        if available is not None and max(available, 0) != claim.number:
+        kept = claim.number == 0 and (claim.drop, claim.sku) in self._listed
+        if available is not None and max(available, 0) != claim.number and not kept:
             text = f"was told that {claim.number} of {claim.sku} were left; it was {available}"
             self._found("refusal", claim, text)
         if claim.number >= asked:
@@ -180,6 +183,10 @@ class Check:
         """A hold ended without being sold."""
         for sku, quantity in claim.lines:
             self._move(claim.drop, sku, quantity)
+
+    def wait(self, claim: Claim) -> None:
+        """From now on what is free of these may be kept for those who wait."""
+        self._listed.update((claim.drop, sku) for sku, _quantity in claim.lines)
 
     def adjust(self, claim: Claim) -> None:
         """Stock was changed."""
@@ -216,6 +223,8 @@ def _nothing(_check: Check, _claim: Claim) -> None:
 _RULES: Final[dict[Kind, Callable[[Check, Claim], None]]] = {
     Kind.LOADED: Check.load,
     Kind.WON: Check.win,
+    Kind.OFFERED: Check.win,
+    Kind.WAITS: Check.wait,
     Kind.SOLD_OUT: Check.sell_out,
     Kind.FREED: Check.give_back,
     Kind.LAPSED: Check.give_back,

@@ -29,6 +29,10 @@ CrashPoint = Literal[
     "rebuild:after_load",
     "adjust:after_commit",
     "drop:after_commit",  # a drop is stored, and no gate was loaded with it
+    "wait:after_commit",  # somebody waits, and the gate does not know
+    "offer:after_gate",  # the gate has given a unit to who waited, nothing is durable
+    "offer:after_commit",  # durable, and neither the gate nor the viewer knows
+    "offer:after_mark",
     "pay:before_provider",  # the payment is committed, no page was asked for
     "pay:after_provider",  # there is a page, and the record does not know
     "inbox:after_commit",  # a webhook is stored, and was not answered

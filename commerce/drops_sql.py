@@ -18,7 +18,7 @@ from commerce.database_sql import insert_new
 from commerce.errors import SkuInDrop, UnknownDrop, UnknownSku
 from commerce.outbox_sql import SqlOutbox
 from commerce.schema_sql import sale_drop, sale_drop_line, sku, sku_stock
-from commerce.stock import Drop, DropLine
+from commerce.stock import Drop, DropLine, Raffle
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,16 @@ def _drop(head: Any, lines: Mapping[str, tuple[int | None, int]]) -> Drop:
         per_viewer=head.per_viewer,
         lines=tuple(DropLine(name, units) for name, (units, _taken) in lines.items()),
         closed_at=head.closed_at,
+        raffle=_raffle(head),
     )
+
+
+def _raffle(head: Any) -> Raffle | None:
+    if head.draws_at is None:
+        return None
+    drawn = head.drawn_at is not None
+    seed = head.seed if drawn else None
+    return Raffle(head.draws_at, head.seed_sha, seed, head.drawn_at, head.entries)
 
 
 async def open_drop(conn: AsyncConnection, drop: Drop, now: int) -> None:
@@ -94,6 +103,7 @@ async def open_drop(conn: AsyncConnection, drop: Drop, now: int) -> None:
             hold_s=drop.hold_s,
             per_viewer=drop.per_viewer,
             created_at=now,
+            **_raffle_values(drop.raffle),
         )
     )
     for position, line in enumerate(drop.lines):
@@ -104,6 +114,12 @@ async def open_drop(conn: AsyncConnection, drop: Drop, now: int) -> None:
                 drop=drop.id, sku=line.sku, position=position, units=line.units, taken=0
             )
         )
+
+
+def _raffle_values(raffle: Raffle | None) -> dict[str, object]:
+    if raffle is None:
+        return {}
+    return {"draws_at": raffle.draws_at, "seed": raffle.seed, "seed_sha": raffle.seed_sha}
 
 
 async def _check_skus(conn: AsyncConnection, names: Iterable[str], now: int) -> None:
@@ -146,7 +162,7 @@ async def left_of(conn: AsyncConnection, drop: str) -> dict[str, int]:
     if not found:
         raise UnknownDrop(drop)
     row = sku_stock.c
-    wanted = select(row.sku, row.on_hand - row.held - row.committed).where(
+    wanted = select(row.sku, row.on_hand - row.held - row.committed - row.draining).where(
         row.sku.in_(list(found[0].units))
     )
     free = dict((await conn.execute(wanted)).all())

@@ -9,7 +9,8 @@ understand the answer (how many are left, when it opens), never the text of an e
     │   ├── UnknownDrop · UnknownSku · UnknownProduct · UnknownHold · UnknownOrder
     │   ├── DropNotOpen · DropClosed · SoldOut · LimitReached · HoldsLimited · BadQuantity
     │   ├── RidConflict · PriceChanged · HoldEnded · PaymentOpen
-    │   ├── StockHeld · SkuInDrop · BadCurrency · BadSignature · CardNumberFound
+    │   ├── AlreadyWaiting · UnknownWait · InRaffle
+    │   ├── StockHeld · StockChanged · SkuInDrop · BadCurrency · BadSignature · CardNumberFound
     │   └── KeyConflict · KeyInProgress
     └── Temporary               not decided; the same attempt may be repeated
         ├── Busy                the in-flight cap is reached
@@ -129,8 +130,34 @@ class PaymentOpen(Refused):
     """A payment is under way, so this must wait for its end."""
 
 
+class InRaffle(Refused):
+    """This drop is drawn: one enters, and only what is left after the draw can be bought."""
+
+
+class AlreadyWaiting(Refused):
+    """This viewer waits for this SKU in this drop already, under `rid`."""
+
+    def __init__(self, rid: str) -> None:
+        super().__init__(rid)
+        self.rid = rid
+
+
+class UnknownWait(Refused):
+    """Not on any wait list under this id, or somebody else."""
+
+
 class StockHeld(Refused):
     """Lowering below what is held or sold; the numbers say how far it can go."""
+
+    def __init__(self, on_hand: int, held: int, committed: int) -> None:
+        super().__init__(on_hand, held, committed)
+        self.on_hand = on_hand
+        self.held = held
+        self.committed = committed
+
+
+class StockChanged(Refused):
+    """A compare-and-set found another number on hand than was expected; this is what there is."""
 
     def __init__(self, on_hand: int, held: int, committed: int) -> None:
         super().__init__(on_hand, held, committed)

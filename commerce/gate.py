@@ -19,6 +19,8 @@ from commerce.stock import Drop, Levels
 
 ORPHAN_AFTER_MS: Final = 5_000
 """A win that is not in the record after this long is taken back: its node died or SQL was away."""
+NEVER_MS: Final = 1 << 52
+"""When a drop opens for buying that waits for its draw; that loads the gate anew."""
 RECENT_MS: Final = 3_600_000
 """Ended reservations stay known for this long, so that a late repeat is answered, not judged."""
 
@@ -141,6 +143,53 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """One who waits for units of a SKU in a drop; served by rising `place`.
+
+    `rid` becomes the reservation's, `fingerprint` is that of a press with this rid.
+    """
+
+    rid: str
+    fingerprint: str
+    viewer: str
+    drop: str
+    sku: str
+    quantity: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the gate has given to one who waited, until the record has heard of it.
+
+    `n` 0: nothing; passed over, because a limit forbids it. `at` and `until_ms` as in a Decision.
+    """
+
+    rid: str
+    fingerprint: str
+    viewer: str
+    drop: str
+    sku: str
+    quantity: int
+    n: int
+    at: int
+    until_ms: int
+    lapses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What a gate counts, to be compared with the record. `version` grows with each decision."""
+
+    epoch: int
+    version: int
+    provisional: int
+    """Reservations that are not durable yet."""
+    stock: Mapping[str, int]
+    """Units, of the SKUs that were asked for and that the gate has; may be below zero."""
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """Everything a gate must know, one snapshot of the record."""
 
@@ -156,6 +205,7 @@ class Image:
     """(ref, SKU) of changes that are in these numbers though the gate may be told of them again."""
     lapses: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Viewer to the times at which holds of theirs have lapsed lately, oldest first."""
+    waiting: Sequence[Waiting] = field(default=())
 
 
 class Gate(Protocol):
@@ -178,8 +228,20 @@ class Gate(Protocol):
     async def close_drops(self, epoch: int, drops: Sequence[str], now: int) -> Levels:
         """These drops take no more presses."""
 
+    async def enqueue(self, epoch: int, waiting: Sequence[Waiting], now: int) -> Levels:
+        """These wait: nobody else gets the unit before them. Who waits or was served: nothing."""
+
+    async def dequeue(self, epoch: int, rids: Sequence[str], now: int) -> Levels:
+        """These wait no more. A reservation that was made of one stays."""
+
+    async def offers(self, epoch: int, now: int, limit: int) -> tuple[list[Offer], Levels]:
+        """Who was given or refused a unit they waited for, until `dequeue`."""
+
     async def levels(self, epoch: int, skus: Sequence[str] | None, now: int) -> tuple[int, Levels]:
         """The present version and the levels of those SKUs that the gate has (None: all)."""
+
+    async def numbers(self, epoch: int, skus: Sequence[str], now: int) -> Numbers:
+        """What it counts, changing nothing."""
 
     async def orphans(self, epoch: int, now: int, limit: int) -> list[Orphan]:
         """Wins older than ORPHAN_AFTER_MS that were never marked."""

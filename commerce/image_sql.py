@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commerce import lapses_sql
+from commerce import lapses_sql, waiting_sql
 from commerce.drops_sql import drops_where
 from commerce.gate import RECENT_MS, Entry, Image
 from commerce.hold_rule import WINDOW_MS
@@ -66,6 +66,7 @@ async def read_image(conn: AsyncConnection, epoch: int, now: int) -> Image | Non
         entries=entries,
         changes=await _untold_changes(conn),
         lapses=await lapses_sql.lapses_since(conn, now - WINDOW_MS),
+        waiting=await waiting_sql.queued(conn, open_drops),
     )
 
 
@@ -103,7 +104,9 @@ async def _available(conn: AsyncConnection, skus: set[str]) -> dict[str, int]:
     if not skus:
         return {}
     row = sku_stock.c
-    wanted = select(row.sku, row.on_hand - row.held - row.committed).where(row.sku.in_(skus))
+    wanted = select(row.sku, row.on_hand - row.held - row.committed - row.draining).where(
+        row.sku.in_(skus)
+    )
     return dict((await conn.execute(wanted)).all())
 
 

@@ -113,11 +113,12 @@ def _event(epoch: int, now: int, note: Sequence[Any]) -> Claim:
 
 
 def _load(epoch: int, now: int, summary: Any) -> Claim:
-    stock, caps = summary
+    stock, caps, listed = summary
     return Claim(
         *(epoch, 0, Kind.LOADED, now),
         lines=_pairs(stock),
         caps={(drop, sku): units for drop, sku, units in caps},
+        listed=frozenset((drop, sku) for drop, sku in listed),
     )
 
 

@@ -26,7 +26,7 @@ from commerce.database_sql import Database
 from commerce.outbox import Fact
 from commerce.schema_sql import outbox, shop
 
-GATE_TOPICS: Final = frozenset({"hold", "stock", "drop"})
+GATE_TOPICS: Final = frozenset({"hold", "stock", "drop", "wait"})
 """What changes a number in the gate. Facts of other topics are born with the gate's mark."""
 HOOK_TOPICS: Final = frozenset({"order", "stock", "show"})
 """What other systems are told of. Facts of other topics are born with that mark."""

@@ -103,6 +103,14 @@ class Record(Protocol):
     async def adjust(self, sku: str, delta: int, *, ref: str, kind: str, now: int) -> StockRow:
         """Changes stock once per ref. Raises UnknownSku, StockHeld, KeyConflict."""
 
+    async def set_on_hand(
+        self, sku: str, to: int, expected: int, *, drain: bool, ref: str, now: int
+    ) -> StockRow:
+        """Compare-and-set, once per ref. Raises UnknownSku, StockChanged, StockHeld."""
+
+    async def cancel_drain(self, sku: str, *, ref: str, now: int) -> StockRow:
+        """What has not run down yet stays. Raises UnknownSku."""
+
     async def stock_rows(self, skus: Sequence[str]) -> dict[str, StockRow]:
         """Of those SKUs that exist."""
 

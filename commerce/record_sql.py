@@ -17,11 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce import (
     claims_sql,
+    drain_sql,
     drops_sql,
     epochs_sql,
     image_sql,
     reservations_sql,
     stock_sql,
+    waiting_sql,
     winners_sql,
 )
 from commerce.bulk_sql import insert_rows
@@ -105,9 +107,12 @@ class SqlRecord:
                 replace(winner, n=n + place, until_ms=None)
                 for place, winner in enumerate(winners, start=1)
             ]
-            outcomes = await winners_sql.write(conn, epoch, numbered, now, rule=self._rule)
-            await claims_sql.keep(conn, numbered_alone(epoch, numbered, outcomes))
             skus = {line.sku for winner in winners for line in winner.press.lines}
+            waited_for = await waiting_sql.waited_for(conn, skus, now)
+            outcomes = await winners_sql.write(
+                conn, epoch, numbered, now, rule=self._rule, waited_for=waited_for
+            )
+            await claims_sql.keep(conn, numbered_alone(epoch, numbered, outcomes))
             version = epoch << VERSION_BITS | n + len(winners) + 1
             levels = await _levels(conn, sorted(skus), version, now)
             self._crash_point("record:before_commit")
@@ -204,6 +209,20 @@ class SqlRecord:
         async with self._database.begin() as conn:
             return await stock_sql.adjust(conn, sku, delta, ref=ref, kind=kind, now=now)
 
+    async def set_on_hand(
+        self, sku: str, to: int, expected: int, *, drain: bool, ref: str, now: int
+    ) -> StockRow:
+        """See `Record.set_on_hand`."""
+        async with self._database.begin() as conn:
+            return await drain_sql.set_on_hand(
+                conn, sku, to, expected, drain=drain, ref=ref, now=now
+            )
+
+    async def cancel_drain(self, sku: str, *, ref: str, now: int) -> StockRow:
+        """See `Record.cancel_drain`."""
+        async with self._database.begin() as conn:
+            return await drain_sql.cancel_drain(conn, sku, ref=ref, now=now)
+
     async def stock_rows(self, skus: Sequence[str]) -> dict[str, StockRow]:
         """See `Record.stock_rows`."""
         async with self._database.read() as conn:
@@ -228,7 +247,9 @@ class SqlRecord:
     async def left(self, drop: str) -> Mapping[str, int]:
         """See `Record.left`."""
         async with self._database.read() as conn:
-            return await drops_sql.left_of(conn, drop)
+            left = await drops_sql.left_of(conn, drop)
+            waited_for = await waiting_sql.waited_for(conn, left, 0)
+        return {sku: 0 if (drop, sku) in waited_for else units for sku, units in left.items()}
 
 
 async def _write(
@@ -248,10 +269,13 @@ async def _levels(
         for sku, (units, taken) in found.units.items():
             caps[sku] = None if units is None else units - taken
     wanted = list(caps) if skus is None else list(skus)
+    waited_for = {sku for _drop, sku in await waiting_sql.waited_for(conn, wanted, now)}
     levels = {}
     for sku, row in (await stock_sql.stock_rows(conn, wanted)).items():
         cap = caps.get(sku)
         units = row.available if cap is None else min(row.available, cap)
+        if sku in waited_for:
+            units = 0  # whatever is free is theirs, as soon as there is a gate again
         levels[sku] = Level(max(units, 0), version)
     return levels
 

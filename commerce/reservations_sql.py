@@ -24,6 +24,7 @@ from typing import Any, Final
 from sqlalchemy import Row, and_, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from commerce import drain_sql
 from commerce.bulk_sql import add_to_rows, in_texts, insert_rows, texts
 from commerce.outbox_sql import SqlOutbox
 from commerce.schema_sql import (
@@ -33,7 +34,7 @@ from commerce.schema_sql import (
     stock_ledger,
     viewer_use,
 )
-from commerce.stock import HeldLine, Hold, HoldState
+from commerce.stock import HeldLine, Hold, HoldState, StockRow
 
 MOVES: Final[Mapping[HoldState, frozenset[HoldState]]] = {
     HoldState.HELD: frozenset(
@@ -215,14 +216,16 @@ async def _settle(conn: AsyncConnection, holds: Sequence[Hold], to: HoldState, n
     if not sold:
         await _give_back(conn, viewers, drops)
     for sku, units in sorted(stock.items()):
-        await conn.execute(
+        row = sku_stock.c
+        changed = await conn.execute(
             update(sku_stock)
-            .where(sku_stock.c.sku == sku)
-            .values(
-                held=sku_stock.c.held - units,
-                committed=sku_stock.c.committed + (units if sold else 0),
-            )
+            .where(row.sku == sku)
+            .values(held=row.held - units, committed=row.committed + (units if sold else 0))
+            .returning(row.sku, row.on_hand, row.held, row.committed, row.draining)
         )
+        after = StockRow(*changed.one())
+        if after.draining:
+            await drain_sql.swallow(conn, after, holds, sold=sold, now=now)
 
 
 async def _give_back(

@@ -31,6 +31,7 @@ from commerce.errors import (
     DropNotOpen,
     HoldEnded,
     HoldsLimited,
+    InRaffle,
     LimitReached,
     PriceChanged,
     Refused,
@@ -40,7 +41,7 @@ from commerce.errors import (
     UnknownDrop,
     UnknownSku,
 )
-from commerce.gate import Ask, Decision, End, Fenced, GateUnavailable, Verdict
+from commerce.gate import NEVER_MS, Ask, Decision, End, Fenced, GateUnavailable, Verdict
 from commerce.gatekeeper import Gatekeeper
 from commerce.places import Places
 from commerce.record import Price, Record, Winner, total_of
@@ -216,6 +217,8 @@ class Reserving:
         match decision.verdict:
             case Verdict.CONFLICT:
                 return RidConflict()
+            case Verdict.NOT_OPEN if decision.number == NEVER_MS:
+                return InRaffle()
             case Verdict.NOT_OPEN:
                 return DropNotOpen(decision.number, max(decision.number - now, 0))
             case Verdict.CLOSED:

@@ -102,6 +102,7 @@ sku_stock = Table(
     Column("on_hand", BigInteger, nullable=False),
     Column("held", BigInteger, nullable=False),
     Column("committed", BigInteger, nullable=False),
+    Column("draining", BigInteger, nullable=False, server_default="0"),  # leave when freed
     CheckConstraint("held >= 0", name="held"),
     CheckConstraint("committed >= 0", name="committed"),
     CheckConstraint("held + committed <= on_hand", name="not_oversold"),
@@ -112,7 +113,8 @@ stock_ledger = Table(
     metadata,
     Column("id", Auto, primary_key=True, autoincrement=True),
     Column("sku", Id, nullable=False),
-    Column("kind", String(16), nullable=False),  # receive adjust hold release commit ship restock
+    # receive adjust set drain hold release commit ship restock
+    Column("kind", String(16), nullable=False),
     Column("d_on_hand", BigInteger, nullable=False),
     Column("d_held", BigInteger, nullable=False),
     Column("d_committed", BigInteger, nullable=False),
@@ -134,6 +136,11 @@ sale_drop = Table(
     Column("hold_s", Integer, nullable=False),
     Column("per_viewer", Integer, nullable=True),
     Column("created_at", Ms, nullable=False),
+    Column("draws_at", Ms, nullable=True),  # of a raffle: entries until then
+    Column("seed", String(64), nullable=True),  # secret until it is drawn
+    Column("seed_sha", String(64), nullable=True),
+    Column("drawn_at", Ms, nullable=True),
+    Column("entries", BigInteger, nullable=True),
 )
 
 sale_drop_line = Table(
@@ -182,6 +189,37 @@ reservation_line = Table(
     Column("quantity", BigInteger, nullable=False),
     Column("unit_amount", Amount, nullable=False),
     CheckConstraint("quantity > 0", name="quantity"),
+)
+
+_PENDING = "state IN ('entered', 'waiting')"
+
+waiting = Table(
+    "waiting",
+    metadata,
+    Column("n", Auto, primary_key=True, autoincrement=True),  # who came first is served first
+    Column("rid", Id, nullable=False, unique=True),  # of the reservation it may become
+    Column("drop", Id, ForeignKey("sale_drop.id"), nullable=False),
+    Column("sku", Id, nullable=False),
+    Column("viewer", Id, nullable=False),
+    Column("quantity", BigInteger, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("state", String(16), nullable=False),  # entered waiting offered left passed closed
+    Column("place", BigInteger, nullable=True),  # the lot of a raffle; else n decides
+    Column("created_at", Ms, nullable=False),
+    Column("closed_at", Ms, nullable=True),
+    CheckConstraint("quantity > 0", name="quantity"),
+    Index("ix_waiting_drop_sku_state", "drop", "sku", "state"),
+    Index("ix_waiting_viewer_state", "viewer", "state"),
+    Index("ix_waiting_state", "state"),  # those that can still move are few
+    Index(
+        "uq_waiting_pending",  # a viewer waits once for one thing
+        "drop",
+        "sku",
+        "viewer",
+        unique=True,
+        sqlite_where=text(_PENDING),
+        postgresql_where=text(_PENDING),
+    ),
 )
 
 viewer_use = Table(

@@ -111,6 +111,18 @@ class DropLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Raffle:
+    """A drop that is drawn: entries until `draws_at`, units to the first lots (`raffle`)."""
+
+    draws_at: int
+    seed_sha: str
+    seed: str | None = None
+    """Hex; given when the drop is opened, and read again only once it is drawn."""
+    drawn_at: int | None = None
+    entries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """A sale that opens at an instant."""
 
@@ -123,6 +135,12 @@ class Drop:
     per_viewer: int | None
     lines: tuple[DropLine, ...]
     closed_at: int | None = None
+    raffle: Raffle | None = None
+
+    @property
+    def undrawn(self) -> Raffle | None:
+        """The raffle, while nobody can buy because it is not drawn yet."""
+        return self.raffle if self.raffle is not None and self.raffle.drawn_at is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +151,10 @@ class StockRow:
     on_hand: int
     held: int
     committed: int
+    draining: int = 0
+    """Of the held, so many will leave the stock when their holds end (`drain_sql`)."""
 
     @property
     def available(self) -> int:
-        """Neither held nor sold."""
-        return self.on_hand - self.held - self.committed
+        """Neither held nor sold nor running down; may be below zero."""
+        return self.on_hand - self.held - self.committed - self.draining

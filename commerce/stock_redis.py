@@ -13,6 +13,8 @@ or a replica that is promoted is another engine process, so the gate is loaded a
     lines   drop, sku → units left    open    viewer → open holds
     in      sku → its open drop       ended   rid by the time it ended · ops: refs by time
     log     what was numbered and is not yet in the record (`log_redis`)
+    wait    rid → one who waits       queue   drop, sku, place, rid as text, in that order
+    offered rid by time: served out of the queue, and the record has not heard
 
 A call for 64 presses costs about what two single ones cost, so everything takes lists. The client
 library must not repeat a call by itself behind our back; every script may safely be repeated, so a
@@ -23,6 +25,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import astuple
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -46,6 +49,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from commerce.gate import (
+    NEVER_MS,
     ORPHAN_AFTER_MS,
     RECENT_MS,
     Ask,
@@ -56,9 +60,12 @@ from commerce.gate import (
     Fenced,
     GateUnavailable,
     Image,
+    Numbers,
+    Offer,
     Orphan,
     Stale,
     Verdict,
+    Waiting,
 )
 from commerce.hold_rule import DEFAULT_RULE, HOLD_MS_MIN, HoldRule
 from commerce.log_redis import GateLog
@@ -78,11 +85,12 @@ OPS_KEEP_MS: Final = 86_400_000
 TRIM_MAX: Final = 500
 
 _KEYS: Final = ("cfg", "stock", "drops", "lines", "in", "rsv", "orphan", "used", "open", "ended")
-_KEYS_ALL: Final = (*_KEYS, "ops")
-_SORTED: Final = frozenset({"orphan", "ended", "ops"})
-_READ_ONLY: Final = frozenset({"levels", "orphans", "epoch"})
+_KEYS_ALL: Final = (*_KEYS, "ops", "queue", "wait", "offered")
+_SORTED: Final = frozenset({"orphan", "ended", "ops", "queue", "offered"})
+_READ_ONLY: Final = frozenset({"levels", "orphans", "epoch", "numbers"})
 _SCRIPTS: Final = (
     *("reserve", "mark", "release", "adjust", "close_drops", "trim", "load"),
+    *("enqueue", "dequeue", "offers"),
     *sorted(_READ_ONLY),
 )
 _SEP: Final = "\x1f"
@@ -112,6 +120,7 @@ class RedisGate:
         """What it decided and the record has not stored yet."""
         self._node = node
         self._rule = _rule(rule)
+        self._limits = (OPEN_HOLDS_MAX, self._rule)
         self._text = _scripts()
         self._sha: dict[str, str] = {}
 
@@ -180,22 +189,43 @@ class RedisGate:
 
     async def release(self, epoch: int, ends: Sequence[tuple[str, End]], now: int) -> Levels:
         """See `Gate.release`."""
-        return (await self._run("release", epoch, now, [(rid, how) for rid, how in ends]))[0]
+        rows = [(rid, how) for rid, how in ends]
+        return (await self._run("release", epoch, now, rows, self._limits))[0]
 
     async def adjust(self, epoch: int, changes: Sequence[Change], now: int) -> Levels:
         """See `Gate.adjust`."""
         rows = [(change.ref, change.sku, change.delta) for change in changes]
-        return (await self._run("adjust", epoch, now, rows, OPS_KEEP_MS))[0]
+        return (await self._run("adjust", epoch, now, rows, OPS_KEEP_MS, self._limits))[0]
 
     async def close_drops(self, epoch: int, drops: Sequence[str], now: int) -> Levels:
         """See `Gate.close_drops`."""
         return (await self._run("close_drops", epoch, now, list(drops)))[0]
+
+    async def enqueue(self, epoch: int, waiting: Sequence[Waiting], now: int) -> Levels:
+        """See `Gate.enqueue`."""
+        rows = [astuple(one) for one in waiting]
+        return (await self._run("enqueue", epoch, now, rows, self._limits))[0]
+
+    async def dequeue(self, epoch: int, rids: Sequence[str], now: int) -> Levels:
+        """See `Gate.dequeue`."""
+        return (await self._run("dequeue", epoch, now, list(rids), self._limits))[0]
+
+    async def offers(self, epoch: int, now: int, limit: int) -> tuple[list[Offer], Levels]:
+        """See `Gate.offers`."""
+        levels, rows = await self._run("offers", epoch, now, limit, self._limits)
+        return [Offer(*row) for row in rows], levels
 
     async def levels(self, epoch: int, skus: Sequence[str] | None, now: int) -> tuple[int, Levels]:
         """See `Gate.levels`."""
         wanted = False if skus is None else list(skus)
         version, levels, _rest = await self._ask("levels", epoch, now, wanted)
         return version, levels
+
+    async def numbers(self, epoch: int, skus: Sequence[str], now: int) -> Numbers:
+        """See `Gate.numbers`."""
+        version, _levels, rows = await self._ask("numbers", epoch, now, list(skus))
+        stock = dict(zip(rows[1::2], rows[2::2], strict=True))
+        return Numbers(epoch, version, rows[0], stock)
 
     async def orphans(self, epoch: int, now: int, limit: int) -> list[Orphan]:
         """See `Gate.orphans`."""
@@ -363,13 +393,19 @@ def _content(image: Image, now: int) -> dict[str, dict[str, bytes | int]]:
         content["open"][_SEP + viewer] = _pack(list(times))
     for ref, sku in image.changes:
         content["ops"][ref + _SEP + sku] = now
+    for one in image.waiting:
+        member = _SEP.join((one.drop, one.sku, f"{one.place:016d}", one.rid))
+        content["queue"][member] = 0
+        who = (one.fingerprint, one.viewer, one.quantity, one.drop, one.sku, member)
+        content["wait"][one.rid] = _pack(who)
     return content
 
 
-def _summary(image: Image) -> tuple[list[str | int], list[tuple[str, str, int]]]:
-    """What the log keeps of an image: units of each SKU, and what capped drops may still sell."""
+def _summary(image: Image) -> tuple[list[str | int], list[tuple[str, str, int]], list[Any]]:
+    """What the log keeps of an image: units, what capped drops may still sell, what has a list."""
     caps = [(drop, sku, units) for (drop, sku), units in image.left.items() if units is not None]
-    return _flat(image.stock.items()), caps
+    listed = sorted({(one.drop, one.sku) for one in image.waiting})
+    return _flat(image.stock.items()), caps, listed
 
 
 def _rule(rule: HoldRule) -> list[object]:
@@ -380,7 +416,7 @@ def _rule(rule: HoldRule) -> list[object]:
 def _drop(drop: Drop) -> bytes:
     return _pack(
         (
-            drop.opens_at,
+            NEVER_MS if drop.undrawn else drop.opens_at,
             drop.closes_at or 0,
             drop.closed_at is not None,
             drop.hold_s * 1000,

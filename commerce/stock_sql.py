@@ -1,8 +1,9 @@
 """Stock on hand in the record: reading it, and changing it by deltas.
 
 Responsible for `on_hand`: the host, an import or an ERP adds or takes units, each change once per
-`ref`, never below what is held or sold. It must not know drops or the gate. Only deltas: an
-absolute number is wrong as soon as one unit was sold since it was read.
+`ref`, never below what is held or sold. It must not know drops or the gate. Only deltas here: an
+absolute number is wrong as soon as one unit was sold since it was read, so setting one compares
+first and stands in `drain_sql`.
 """
 
 from hashlib import sha256
@@ -29,13 +30,13 @@ async def stock_rows(conn: AsyncConnection, skus: list[str]) -> dict[str, StockR
     """Of those SKUs that exist; one without a row has none on hand."""
     row = sku_stock.c
     wanted = (
-        select(sku_table.c.sku, row.on_hand, row.held, row.committed)
+        select(sku_table.c.sku, row.on_hand, row.held, row.committed, row.draining)
         .join(sku_stock, row.sku == sku_table.c.sku, isouter=True)
         .where(sku_table.c.sku.in_(skus))
     )
     return {
-        name: StockRow(name, on_hand or 0, held or 0, committed or 0)
-        for name, on_hand, held, committed in (await conn.execute(wanted))
+        name: StockRow(name, on_hand or 0, held or 0, committed or 0, draining or 0)
+        for name, on_hand, held, committed, draining in (await conn.execute(wanted))
     }
 
 
@@ -47,16 +48,10 @@ async def adjust(
     Raises UnknownSku, BadQuantity (beyond DELTA_MAX), StockHeld (with the numbers), KeyConflict
     (the ref was used with another delta).
     """
-    if len(ref) > REF_MAX:
-        ref = sha256(ref.encode()).hexdigest()
+    ref = short_ref(ref)
     if abs(delta) > DELTA_MAX:
         raise BadQuantity(sku)
-    if sku not in await stock_rows(conn, [sku]):
-        raise UnknownSku(sku)
-    empty = {"sku": sku, "on_hand": 0, "held": 0, "committed": 0}
-    await insert_new(conn, sku_stock, empty, key=("sku",))
-    locked = select(sku_stock.c.sku).where(sku_stock.c.sku == sku).with_for_update()
-    await conn.execute(locked)
+    await locked_row(conn, sku)
     before = await _earlier(conn, sku, ref, kind)
     if before is not None:
         if before != delta:
@@ -86,6 +81,24 @@ async def adjust(
     }
     await SqlOutbox.add(conn, "stock", sku, payload, now, tell=False)
     return after
+
+
+def short_ref(ref: str) -> str:
+    """A ref that fits the ledger's column."""
+    return ref if len(ref) <= REF_MAX else sha256(ref.encode()).hexdigest()
+
+
+async def locked_row(conn: AsyncConnection, sku: str) -> StockRow:
+    """The row, which nobody else changes until this transaction ends; made if there is none.
+
+    Raises UnknownSku.
+    """
+    if sku not in await stock_rows(conn, [sku]):
+        raise UnknownSku(sku)
+    empty = {"sku": sku, "on_hand": 0, "held": 0, "committed": 0}
+    await insert_new(conn, sku_stock, empty, key=("sku",))
+    await conn.execute(select(sku_stock.c.sku).where(sku_stock.c.sku == sku).with_for_update())
+    return (await stock_rows(conn, [sku]))[sku]
 
 
 async def _earlier(conn: AsyncConnection, sku: str, ref: str, kind: str) -> int | None:

@@ -16,7 +16,7 @@ from commerce.batcher import Pause
 from commerce.board import Board
 from commerce.crash_points import CrashHook
 from commerce.errors import Temporary
-from commerce.gate import Change, End, Fenced, GateUnavailable
+from commerce.gate import Change, End, Fenced, GateUnavailable, Waiting
 from commerce.gatekeeper import Gatekeeper
 from commerce.outbox import Fact
 from commerce.record import Record
@@ -140,11 +140,23 @@ class Upkeep:
             self._board.learn(await gate.release(epoch, known, now))
         if changes:
             self._board.learn(await gate.adjust(epoch, changes, now))
+        await self._relay_waits(facts, epoch, now)
         if closed:
             self._board.learn(await gate.close_drops(epoch, closed, now))
         self._crash_point("relay:after_gate")
         await self._facts.gate_done([fact.id for fact in facts], epoch, self._clock())
         return len(facts) == RELAY_MAX
+
+    async def _relay_waits(self, facts: Sequence[Fact], epoch: int, now: int) -> None:
+        """Who waits and who does so no more, whatever the one who wrote it could still tell."""
+        told = {fact.key: fact for fact in facts if fact.topic == "wait"}  # the last word counts
+        joined = [_waiting(fact) for fact in told.values() if fact.payload["state"] == "waiting"]
+        gone = [fact.key for fact in told.values() if fact.payload["state"] != "waiting"]
+        gate = self._keeper.gate
+        if joined:
+            self._board.learn(await gate.enqueue(epoch, joined, now))
+        if gone:
+            self._board.learn(await gate.dequeue(epoch, gone, now))
 
     async def _present(self, epoch: int) -> int:
         """The epoch, if the gate still answers under it."""
@@ -204,6 +216,19 @@ def _end(fact: Fact) -> tuple[str, End | None]:
     """How the gate sees a fact about a hold; None where its numbers do not change."""
     state = HoldState(fact.payload["state"])
     return fact.key, _ended_as(state) if state.over else None
+
+
+def _waiting(fact: Fact) -> Waiting:
+    told = fact.payload
+    return Waiting(
+        fact.key,
+        str(told["fingerprint"]),
+        str(told["viewer"]),
+        str(told["drop"]),
+        str(told["sku"]),
+        int(told["quantity"]),
+        int(told["place"]),
+    )
 
 
 def _change(fact: Fact) -> Change:

@@ -10,7 +10,7 @@ savepoint and done again one by one, and only those that do not fit are refused.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,6 +24,7 @@ from commerce.errors import (
     DropClosed,
     DropNotOpen,
     HoldsLimited,
+    InRaffle,
     LimitReached,
     PriceChanged,
     Refused,
@@ -58,7 +59,7 @@ _WITHIN_LIMIT: Final = (
 )
 _OPEN: Final = ", ".join(f"'{state.value}'" for state in OPEN_STATES)
 _OVER_UNITS: Final = "t.units IS NOT NULL AND t.taken + x.taken > t.units"
-_OVER_STOCK: Final = "t.held + t.committed + x.held > t.on_hand"
+_OVER_STOCK: Final = "t.held + t.committed + t.draining + x.held > t.on_hand"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,15 @@ async def write(
     now: int,
     *,
     rule: HoldRule | None = None,
+    waited_for: Collection[tuple[str, str]] = (),
 ) -> dict[str, Outcome]:
     """Writes those that fit, in the caller's transaction; by rid the hold or the refusal.
 
     A rid that is there already is answered with the hold as it stands, and another fingerprint
     with RidConflict. `now`: milliseconds, when it is written; opening and close were judged by the
-    time the press was decided (`Winner.at`). `rule`: for presses that met no gate, which would have
-    applied it.
+    time the press was decided (`Winner.at`). For presses that met no gate, which would have known:
+    `rule` limits those whose holds lapse, and `waited_for` are the (drop, SKU) that are sold out
+    for them because somebody waits.
     """
     outcomes = await _existing(conn, winners)
     drops = {
@@ -109,6 +112,9 @@ async def write(
         rid = winner.press.rid
         if rid in outcomes or rid in fitting:
             continue
+        if (name := _waited(winner, waited_for)) is not None:
+            outcomes[rid] = SoldOut(name, 0)
+            continue
         hold = _judge(winner, epoch, drops.get(winner.press.drop), priced, open_holds)
         if rule is not None and isinstance(hold, Hold):
             allowed = rule.allowance(lapses.get(hold.viewer, ()), winner.at)
@@ -120,6 +126,14 @@ async def write(
     if fitting:
         outcomes |= await _insert_fitting(conn, list(fitting.values()), drops, now)
     return outcomes
+
+
+def _waited(winner: Winner, waited_for: Collection[tuple[str, str]]) -> str | None:
+    if waited_for:
+        for line in winner.press.lines:
+            if (winner.press.drop, line.sku) in waited_for:
+                return line.sku
+    return None
 
 
 async def _existing(conn: AsyncConnection, winners: Sequence[Winner]) -> dict[str, Outcome]:
@@ -180,6 +194,8 @@ def _judge(
     drop = found.drop
     if _closed(drop.closes_at, winner.at) or _closed(drop.closed_at, winner.at):
         return DropClosed()
+    if drop.undrawn is not None:
+        return InRaffle()
     if winner.at < drop.opens_at:
         return DropNotOpen(drop.opens_at, drop.opens_at - winner.at)
     lines = []
@@ -367,7 +383,7 @@ async def _why(conn: AsyncConnection, winner: Winner, found: DropRow, what: str)
     fresh = (await drops_where(conn, sale_drop.c.id == press.drop))[0]
     row = sku_stock.c
     rows = await conn.execute(
-        select(row.sku, row.on_hand - row.held - row.committed).where(
+        select(row.sku, row.on_hand - row.held - row.committed - row.draining).where(
             row.sku.in_([line.sku for line in press.lines])
         )
     )

@@ -18,6 +18,8 @@ from commerce.catalog import (
 from commerce.catalog_rules import SKUS_MAX
 from commerce.checkout import Checkout
 from commerce.idempotency import request_sha
+from commerce.reconcile import Light, Reconciler
+from commerce.stock import StockRow
 from live.http import Call, Route
 from live.imports import Report, import_file, settle_currency
 from live.messages import DELTA_MAX
@@ -131,6 +133,8 @@ class StockView(Struct, frozen=True):
     held: int
     committed: int
     available: int
+    draining: int
+    """Of the held, so many leave the stock when their holds end."""
 
 
 class Adjustment(Struct, frozen=True):
@@ -139,10 +143,45 @@ class Adjustment(Struct, frozen=True):
     delta: Annotated[int, Meta(ge=-DELTA_MAX, le=DELTA_MAX)]
 
 
+class DifferenceView(Struct, frozen=True):
+    """Two numbers that must be equal and are not."""
+
+    kind: str
+    key: str
+    expected: int
+    found: int
+
+
+class StockCheck(Struct, frozen=True):
+    """Whether all numbers of stock agree, as this node last saw them."""
+
+    light: Light
+    reason: str
+    """agrees, differs, healed, starting, unquiet or away."""
+    at: int
+    checked: int
+    rounds: int
+    count: int
+    rebuilds: int
+    differences: list[DifferenceView]
+
+
+class StockNumber(Struct, frozen=True):
+    """What the stock shall be, if it is what the caller believes."""
+
+    on_hand: Annotated[int, Meta(ge=0, le=DELTA_MAX)]
+    expected: Annotated[int, Meta(ge=0, le=INT_MAX)]
+    drain: bool = False
+    """Below what is held: reached as holds end, instead of refused."""
+
+
 class CatalogApi:
     """Handlers."""
 
-    def __init__(self, catalog: Catalog, checkout: Checkout, shop: ShopDesk) -> None:
+    def __init__(
+        self, catalog: Catalog, checkout: Checkout, shop: ShopDesk, reconciler: Reconciler
+    ) -> None:
+        self._reconciler = reconciler
         self._catalog = catalog
         self._shop = shop
         self._checkout = checkout
@@ -169,12 +208,22 @@ class CatalogApi:
                   body_bytes_max=FILE_BYTES_MAX, query=ImportQuery, key="optional",
                   codes=(*money, "csv_columns", "csv_encoding", "csv_too_many_rows", "csv_refused"),
                   tag="catalogue"),
+            Route("GET", "/api/v1/stock-check", "check_stock",
+                  "Whether all numbers of stock agree.", self.check_stock, StockCheck,
+                  who="host", tag="stock"),
             Route("GET", "/api/v1/stock/{sku:path}", "get_stock", "Units of a SKU.", self.get_stock,
                   StockView, who="host", codes=("unknown_sku",), tag="stock"),
             Route("POST", "/api/v1/stock/{sku:path}/adjustments", "adjust_stock",
                   "Add or take units; refused below what is held or sold.",
                   self.adjust_stock, StockView, who="host", body=Adjustment, key="required",
                   codes=("unknown_sku", "stock_held"), tag="stock"),
+            Route("POST", "/api/v1/stock/{sku:path}/count", "set_stock",
+                  "Set the units on hand, if they are what you expect.",
+                  self.set_stock, StockView, who="host", body=StockNumber, key="required",
+                  codes=("unknown_sku", "stock_changed", "stock_held"), tag="stock"),
+            Route("POST", "/api/v1/stock/{sku:path}/keep", "cancel_drain",
+                  "Stop running down: what is still held stays.", self.cancel_drain, StockView,
+                  who="host", key="required", codes=("unknown_sku",), tag="stock"),
         ]  # fmt: skip
 
     async def list_products(self, call: Call) -> ProductList:
@@ -208,10 +257,26 @@ class CatalogApi:
         query: ImportQuery = call.query
         return await import_file(self._catalog, self._shop, call.raw, query.currency)
 
+    async def check_stock(self, _call: Call) -> StockCheck:
+        """From memory: the check runs all the time."""
+        found = self._reconciler.verdict()
+        return StockCheck(
+            found.light,
+            found.reason,
+            found.at,
+            found.checked,
+            found.rounds,
+            found.count,
+            found.rebuilds,
+            [
+                DifferenceView(one.kind, one.key, one.expected, one.found)
+                for one in found.differences
+            ],
+        )
+
     async def get_stock(self, call: Call) -> StockView:
         """As the record has it."""
-        row = await self._checkout.stock_row(call.path["sku"])
-        return StockView(row.sku, row.on_hand, row.held, row.committed, row.available)
+        return _stock(await self._checkout.stock_row(call.path["sku"]))
 
     async def adjust_stock(self, call: Call) -> StockView:
         """The Idempotency-Key is also the reference in the ledger."""
@@ -219,7 +284,31 @@ class CatalogApi:
         row, _ = await self._checkout.adjust(
             call.path["sku"], call.body.delta, ref=reference(call.me.id, key)
         )
-        return StockView(row.sku, row.on_hand, row.held, row.committed, row.available)
+        return _stock(row)
+
+    async def set_stock(self, call: Call) -> StockView:
+        """Compare-and-set."""
+        body: StockNumber = call.body
+        row, _ = await self._checkout.set_on_hand(
+            call.path["sku"],
+            body.on_hand,
+            body.expected,
+            ref=reference(call.me.id, call.headers["idempotency-key"]),
+            drain=body.drain,
+        )
+        return _stock(row)
+
+    async def cancel_drain(self, call: Call) -> StockView:
+        """Harmless where nothing runs down."""
+        ref = reference(call.me.id, call.headers["idempotency-key"])
+        row, _ = await self._checkout.cancel_drain(call.path["sku"], ref=ref)
+        return _stock(row)
+
+
+def _stock(row: StockRow) -> StockView:
+    return StockView(
+        row.sku, row.on_hand, row.held, row.committed, max(row.available, 0), row.draining
+    )
 
 
 def reference(who: str, key: str) -> str:

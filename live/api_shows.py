@@ -4,12 +4,14 @@ Responsible for the part of a show that is not live. Going live, pinning and sel
 wire (`console`), because they need the console's fence.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from commerce.checkout import Checkout
+from commerce.raffle import Draw
 from live.chat import clean
 from live.codes import refuse
 from live.http import Call, Route
@@ -92,10 +94,29 @@ class DropList(Struct, frozen=True):
     drops: list[DropView]
 
 
+class RaffleView(Struct, frozen=True):
+    """A raffle and all that is needed to recompute it: PROTOCOL.md, chapter 4."""
+
+    draws_at: int
+    seed_sha: str
+    seed: str | None
+    drawn_at: int | None
+    entered: int
+    entries: list[str]
+    """Ids of all entries by rank, once it is drawn."""
+
+
 class ShowsApi:
     """Handlers."""
 
-    def __init__(self, shows: Shows, stage: Stage, checkout: Checkout) -> None:
+    def __init__(
+        self,
+        shows: Shows,
+        stage: Stage,
+        checkout: Checkout,
+        draw: Callable[[str], Awaitable[Draw]],
+    ) -> None:
+        self._draw = draw
         self._shows = shows
         self._stage = stage
         self._checkout = checkout
@@ -116,6 +137,9 @@ class ShowsApi:
                   codes=("unknown_show",), tag="shows"),
             Route("GET", one + "/drops", "list_drops", "The sales of a show.",
                   self.list_drops, DropList, codes=("unknown_show",), tag="shows"),
+            Route("GET", "/api/v1/drops/{drop}/raffle", "get_raffle",
+                  "A raffle: what was promised before, and who was drawn in which order.",
+                  self.get_raffle, RaffleView, codes=("unknown_drop",), tag="shows"),
         ]  # fmt: skip
 
     async def list_shows(self, call: Call) -> ShowList:
@@ -125,6 +149,20 @@ class ShowsApi:
         found = await self._shows.page(hidden=hidden, limit=query.limit, after=query.after)
         more = found[-1].id if len(found) == query.limit else None
         return ShowList([_view(show) for show in found], more)
+
+    async def get_raffle(self, call: Call) -> RaffleView:
+        """For everybody: ids of entries say nothing about people."""
+        draw = await self._draw(call.path["drop"])
+        raffle = draw.drop.raffle
+        assert raffle is not None
+        return RaffleView(
+            raffle.draws_at,
+            raffle.seed_sha,
+            raffle.seed,
+            raffle.drawn_at,
+            draw.entered,
+            list(draw.entries),
+        )
 
     async def create_show(self, call: Call) -> ShowView:
         """Scheduled; it goes live from the console."""

@@ -10,14 +10,12 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,29 +24,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp
 
-from commerce.catalog_sql import SqlCatalog
-from commerce.checkout import Checkout
-from commerce.claims import ClaimKeeper
-from commerce.claims_sql import SqlClaims
 from commerce.clock_sql import DatabaseClock
-from commerce.crash_points import CrashHook
 from commerce.database_sql import Database
 from commerce.errors import CommerceError
 from commerce.idempotency_sql import SqlIdempotency
-from commerce.inbox_sql import Inbox
-from commerce.orders_sql import SqlOrders
-from commerce.outbox_sql import SqlOutbox
-from commerce.pay import Pay
-from commerce.payments_sql import SqlPayments
-from commerce.people import ErasureList, MasterLost
 from commerce.people_sql import SqlPeople
-from commerce.record_sql import SqlRecord
-from commerce.stock import Level
-from commerce.stock_redis import RedisGate
-from commerce.vault import Vault
-from commerce.webhook_courier import Courier
-from commerce.webhooks_sql import SqlWebhooks
-from live import backup_sql, endpoints, openapi, pages
+from commerce.reconcile import Light
+from commerce.stock import Drop, Level
+from live import endpoints, openapi, pages
 from live.accounts_sql import SqlAccounts
 from live.api_accounts import AccountsApi
 from live.api_catalog import CatalogApi
@@ -57,7 +40,6 @@ from live.api_orders import OrdersApi
 from live.api_people import PeopleApi
 from live.api_shows import ShowsApi
 from live.api_webhooks import WebhooksApi
-from live.audit import Audit
 from live.belongings import Belongings, ShowReader
 from live.commands import Commands
 from live.console import Console
@@ -76,6 +58,7 @@ from live.settings import Settings
 from live.shop_sql import SqlShop
 from live.shows_sql import SqlShows
 from live.stage import Stage
+from live.trade import Clock, Engines, Trade, clock, new_id, open_people, open_trade, steady
 from live.webhooks import WebhookTeller
 from realtime import broker_redis
 from realtime.admission import Admission, JoinLimits
@@ -99,40 +82,6 @@ FORGET_S: Final = 3_600.0
 CANCELS_MAX: Final = 5
 CANCEL_WAIT_S: Final = 2.0
 PROVIDER: Final = "stripe"
-
-
-def clock() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
-
-
-def steady() -> int:
-    """Milliseconds of a clock that never jumps."""
-    return time.monotonic_ns() // 1_000_000
-
-
-def new_id() -> str:
-    """An id that nobody can guess (96 bits)."""
-    return secrets.token_urlsafe(12).replace("-", "0").replace("_", "1")
-
-
-Clock = Callable[[], int]
-
-
-@dataclass(frozen=True, slots=True)
-class Trade:
-    """The shop's side of a node."""
-
-    checkout: Checkout
-    catalog: SqlCatalog
-    orders: SqlOrders
-    pay: Pay
-    outbox: SqlOutbox
-    idempotency: SqlIdempotency
-    webhooks: SqlWebhooks
-    courier: Courier
-    claims: ClaimKeeper
-    audit: Audit
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +120,12 @@ class App:
 
     def numbers(self) -> dict[str, float]:
         """Gauges beside the hub's own."""
+        verdict = self.trade.reconciler.verdict()
         return {
+            "stock_light": list(Light).index(verdict.light),
+            "stock_differences": verdict.count,
+            "stock_checked_skus": verdict.checked,
+            "stock_rebuilds": verdict.rebuilds,
             "rooms": len(self.hub.rooms),
             "rooms_away": self.hub.rooms_away,
             "lagging_viewers": self.hub.lagging,
@@ -190,67 +144,6 @@ class App:
             "claims_waiting": self.trade.claims.waiting,
             "claims_flagged": self.trade.checkout.board.refused,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Office:
-    """What can be done beside a running node: people, products, looking at claims."""
-
-    accounts: SqlAccounts
-    catalog: SqlCatalog
-    shop: SqlShop
-    people: SqlPeople
-    database: Database
-    audit: Audit
-
-    async def backup(self, file: Path) -> backup_sql.Summary:
-        """A copy of everything. Raises FileExistsError, Unavailable."""
-        return await backup_sql.backup(self.database, file, clock())
-
-
-@contextlib.asynccontextmanager
-async def open_office(settings: Settings) -> AsyncIterator[Office]:
-    """The database alone, for commands that need no room. A running node does not mind."""
-    folder = DataFolder(settings.data)
-    if not settings.database_url:
-        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = await Database.open(settings.database_url or folder.database_url)
-    try:
-        await migrate(database)
-        secret = settings.secret or folder.secret().hex()
-        yield Office(
-            SqlAccounts(database, clock, new_id),
-            SqlCatalog(database, clock, new_id),
-            SqlShop(database, clock),
-            await _open_people(settings, secret, database),
-            database,
-            _audit(database, settings, clock),
-        )
-    finally:
-        await database.close()
-
-
-async def restore_database(settings: Settings, file: Path) -> tuple[backup_sql.Summary, int]:
-    """Fills an empty database; what the file had, and how many persons were forgotten again.
-
-    Raises BadBackup, Unavailable, FolderInUse.
-    """
-    folder = DataFolder(settings.data)
-    with contextlib.ExitStack() as stack:
-        if not settings.database_url:
-            stack.enter_context(folder)  # no node may be using it
-        database = await Database.open(settings.database_url or folder.database_url)
-        try:
-            summary = await backup_sql.restore(database, file)
-            secret = settings.secret or folder.secret().hex()
-            people = await _open_people(settings, secret, database)
-            return summary, await people.repeat_erasures()
-        finally:
-            await database.close()
-
-
-def _audit(database: Database, settings: Settings, now: Clock) -> Audit:
-    return Audit(SqlClaims(database), SqlRecord(database), settings.hold_rule, now)
 
 
 def _admission(settings: Settings) -> Admission:
@@ -279,77 +172,6 @@ async def _open_rooms(
     return Hub(broker, RedisAudience(client), node=node, clock=now, seed=seed, pace=pace)
 
 
-async def _open_people(settings: Settings, secret: str, database: Database) -> SqlPeople:
-    """Raises MasterLost: better no shop than one that cannot read where to send things."""
-    vault = Vault([*settings.data_keys, secret] if secret else settings.data_keys)
-    people = SqlPeople(database, vault, ErasureList(settings.data / "erasures.jsonl"))
-    if not await people.readable():
-        raise MasterLost("names and addresses do not open: LIVE_DATA_KEYS or LIVE_SECRET changed")
-    return people
-
-
-async def _open_trade(
-    stack: contextlib.AsyncExitStack,
-    ground: Ground,
-    settings: Settings,
-    url: str,
-    database: Database,
-    learn: Callable[[Mapping[str, Level]], None],
-    now: Clock,
-    people: SqlPeople,
-    crash_point: CrashHook,
-) -> Trade:
-    # Half a second of imports that `user` and `import` have no use for.
-    from commerce.payments_stripe import StripeProvider
-
-    rule = settings.hold_rule
-    gate = RedisGate.connect(url, node=settings.node, rule=rule)
-    stack.push_async_callback(gate.close)
-    outbox = SqlOutbox(database)
-    checkout = Checkout(
-        gate,
-        SqlRecord(database, crash_point=crash_point, rule=rule),
-        outbox,
-        clock=now,
-        on_levels=learn,
-        crash_point=crash_point,
-    )
-    claims = ClaimKeeper(
-        gate.log,
-        SqlClaims(database),
-        flagged=lambda: checkout.board.refused_in,
-        source=f"{settings.node[:96]} {now()}",
-        clock=now,
-        pause=asyncio.sleep,
-    )
-    provider = StripeProvider(
-        ground.stripe_key, ground.webhook_secrets, api_base=ground.stripe_api or None
-    )
-    stack.push_async_callback(provider.close)
-    pay = Pay(
-        provider,
-        SqlPayments(database, PROVIDER, people),
-        Inbox(database, PROVIDER),
-        clock=now,
-        new_id=new_id,
-        settle=checkout.settle,
-        crash_point=crash_point,
-    )
-    webhooks = SqlWebhooks(database, new_id)
-    return Trade(
-        checkout,
-        SqlCatalog(database, clock, new_id),
-        SqlOrders(database, people),
-        pay,
-        outbox,
-        SqlIdempotency(database, clock),
-        webhooks,
-        Courier(webhooks, ground.secret, clock=now),
-        claims,
-        _audit(database, settings, now),
-    )
-
-
 @contextlib.asynccontextmanager
 async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIterator[App]:
     """A node whose tasks run until the block ends. `address` is where viewers find it."""
@@ -360,7 +182,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
         # What decides (deadlines, openings) goes by the database's time on every node.
         now = DatabaseClock(database, wall=clock, steady=steady)
         await now.measure()
-        people = await _open_people(settings, ground.secret, database)
+        people = await open_people(settings, ground.secret, database)
 
         # Rooms and trade each tell the product something; the product is built after both.
         async def seed(room: str, known: Mapping[str, object]) -> Sequence[Item]:
@@ -369,15 +191,17 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
         def learn(levels: Mapping[str, Level]) -> None:
             counters.mark(levels)
 
+        def drawn(drop: Drop) -> None:
+            stage.refresh_soon(drop.show)
+
         # What an operator calls redis:// may be a node of a cluster; the server says so itself.
         url = await scheme_found(ground.valkey_url)
         hub = await _open_rooms(stack, url, settings.node, seed, now, settings.egress_mbit)
         crash_point = crash_hook(settings.crash_at)
         if settings.crash_at is not None:
             log.warning("this process kills itself at %s, time %d", *settings.crash_at)
-        trade = await _open_trade(
-            stack, ground, settings, url, database, learn, now, people, crash_point
-        )
+        engines = Engines(url, database, people, now)
+        trade = await open_trade(stack, ground, settings, engines, learn, drawn, crash_point)
         shows = SqlShows(database, now, new_id)
         shop = SqlShop(database, now)
         stage = Stage(hub, shows, trade.catalog, trade.checkout, shop, now)
@@ -394,7 +218,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
             people=people,
             secret=ground.secret,
             admission=_admission(settings),
-            belongings=Belongings(trade.checkout, trade.orders),
+            belongings=Belongings(trade.checkout, trade.orders, trade.waits),
             reader=ShowReader(shows),
             now=now,
             node=settings.node,
@@ -402,30 +226,35 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
         )
         stack.push_async_callback(app.belongings.close)
         stack.push_async_callback(app.reader.close)
-        teller = FactTeller(trade.outbox, trade.checkout, trade.orders, hub, now)
-        webhooks = WebhookTeller(trade.webhooks, trade.checkout, trade.orders, now)
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(work, name=name)
-                for name, work in (
-                    ("clock", now.run()),
-                    ("hub", hub.run()),
-                    ("checkout", trade.checkout.run()),
-                    ("claims", trade.claims.run()),
-                    ("pay", trade.pay.run()),
-                    ("stage", stage.watch()),
-                    ("counters", counters.run(trade.checkout)),
-                    ("facts", teller.run()),
-                    ("webhooks", webhooks.run()),
-                    ("courier", trade.courier.run()),
-                    ("retention", Retention(people, settings.retention_days, now).run()),
-                    ("keys", _forget_old_keys(trade.idempotency)),
-                )
-            ]
+            tasks = [group.create_task(work, name=name) for name, work in _work(app, settings)]
             try:
                 yield app
             finally:
                 await _end(tasks)
+
+
+def _work(app: App, settings: Settings) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+    """What runs as long as the node does, by name."""
+    trade, now = app.trade, app.now
+    teller = FactTeller(trade.outbox, trade.checkout, trade.orders, app.hub, now)
+    webhooks = WebhookTeller(trade.webhooks, trade.checkout, trade.orders, now)
+    return [
+        ("clock", now.run()),
+        ("hub", app.hub.run()),
+        ("checkout", trade.checkout.run()),
+        ("claims", trade.claims.run()),
+        ("waits", trade.waits.run()),
+        ("reconciler", trade.reconciler.run()),
+        ("pay", trade.pay.run()),
+        ("stage", app.stage.watch()),
+        ("counters", app.counters.run(trade.checkout, trade.waits, now)),
+        ("facts", teller.run()),
+        ("webhooks", webhooks.run()),
+        ("courier", trade.courier.run()),
+        ("retention", Retention(app.people, settings.retention_days, now).run()),
+        ("keys", _forget_old_keys(trade.idempotency)),
+    ]
 
 
 async def _forget_old_keys(keys: SqlIdempotency) -> None:
@@ -464,10 +293,12 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
         checkout=trade.checkout,
         clock=app.now,
         new_id=new_id,
+        new_seed=lambda: secrets.token_hex(32),
     )
     commands = Commands(
         hub=app.hub,
         checkout=trade.checkout,
+        waits=trade.waits,
         admission=app.admission,
         belongings=app.belongings,
         shows=app.reader,
@@ -488,8 +319,8 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
     )
     table = [
         *AccountsApi(app.accounts, app.shop, trade.catalog, app.tokens, clock, new_id).routes(),
-        *ShowsApi(app.shows, app.stage, trade.checkout).routes(),
-        *CatalogApi(trade.catalog, trade.checkout, app.shop).routes(),
+        *ShowsApi(app.shows, app.stage, trade.checkout, trade.lists.draw).routes(),
+        *CatalogApi(trade.catalog, trade.checkout, app.shop, trade.reconciler).routes(),
         *OrdersApi(trade.checkout, trade.pay, trade.orders, address).routes(),
         *PeopleApi(app.people, app.now).routes(),
         *WebhooksApi(trade.webhooks, app.secret, app.now).routes(),

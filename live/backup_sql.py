@@ -17,7 +17,6 @@ import gzip
 import json
 import os
 from collections.abc import AsyncIterator, Container, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,25 +26,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 import live.schema_sql  # noqa: F401 - joins its tables to commerce's metadata
 from commerce.database_sql import Database
 from commerce.schema_sql import metadata, shop
+from live.backup import BadBackup, Summary
 from live.migrate_sql import config_on, revisions
 
 FORMAT: Final = 1
 BATCH: Final = 500
 """Rows of one INSERT, and of one fetch."""
 SUFFIX: Final = ".part"
-
-
-class BadBackup(Exception):
-    """The file or the database is not what restoring needs; the text says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a file holds. `at` is milliseconds since 1970."""
-
-    revision: str
-    at: int
-    rows: dict[str, int]
 
 
 async def backup(database: Database, path: Path, now: int) -> Summary:

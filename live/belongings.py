@@ -21,6 +21,7 @@ from commerce.checkout import Checkout
 from commerce.errors import CommerceError, Unavailable
 from commerce.orders import Order, Orders
 from commerce.stock import Hold
+from commerce.waiting import Waiter, Waitlist
 from live.codes import refuse
 from live.shows import Show, Shows
 from realtime.errors import BUSY
@@ -48,6 +49,7 @@ class Own:
     holds: Sequence[Hold]
     orders: Sequence[Order]
     decided: dict[str, Hold]
+    waits: Sequence[Waiter]
 
 
 _Asked = tuple[str, Sequence[str], "asyncio.Future[Own]"]
@@ -56,8 +58,9 @@ _Asked = tuple[str, Sequence[str], "asyncio.Future[Own]"]
 class Belongings:
     """Answers for this node. One per node."""
 
-    def __init__(self, checkout: Checkout, orders: Orders) -> None:
+    def __init__(self, checkout: Checkout, orders: Orders, waits: Waitlist) -> None:
         self._checkout = checkout
+        self._waits = waits
         self._orders = orders
         self._waiting: deque[_Asked] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -119,6 +122,7 @@ class Belongings:
             holds = await self._checkout.open_holds_of(viewers)
             orders = await self._orders.of_viewers(viewers, OWN_ORDERS_SHOWN)
             decided = await self._checkout.find_all(rids) if rids else {}
+            waits = await self._waits.of_viewers(viewers)
         except CommerceError as wrong:
             _fail(batch, wrong)
             return
@@ -130,7 +134,9 @@ class Belongings:
             if not answer.done():
                 known = ((rid, decided.get(rid)) for rid in undecided)
                 own = {rid: hold for rid, hold in known if hold and hold.viewer == viewer}
-                answer.set_result(Own(holds.get(viewer, ()), orders.get(viewer, ()), own))
+                answer.set_result(
+                    Own(holds.get(viewer, ()), orders.get(viewer, ()), own, waits.get(viewer, ()))
+                )
             if number % ANSWERS_AT_ONCE == 0:
                 await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""What a viewer may do: join, comment, like, buy, cancel; and the door for all commands.
+"""What a viewer may do: join, comment, like, buy, cancel, wait; and the door for all commands.
 
 Responsible for who may do what and for turning refusals into codes; one short method per command.
 It must not decide about stock (`commerce.checkout`), pace or sockets (`realtime`). Host commands
@@ -12,6 +12,8 @@ from typing import Any
 from commerce.checkout import Checkout
 from commerce.errors import CommerceError
 from commerce.stock import Hold, Line, Press
+from commerce.waiting import Wait as WaitFor
+from commerce.waiting import Waitlist
 from live.belongings import Belongings, ShowReader
 from live.chat import Pace, comment_text
 from live.codes import refuse
@@ -26,11 +28,13 @@ from live.messages import (
     Comment,
     Join,
     Like,
+    StopWaiting,
+    Wait,
     read,
 )
 from live.refusals import as_rejected
 from live.shows import ShowState
-from live.views import hold_view, order_view
+from live.views import hold_view, order_view, wait_view
 from realtime.admission import Admission
 from realtime.broker import Chat
 from realtime.connection import Connection
@@ -57,6 +61,7 @@ class Commands:
         *,
         hub: Hub,
         checkout: Checkout,
+        waits: Waitlist,
         admission: Admission,
         belongings: Belongings,
         shows: ShowReader,
@@ -67,6 +72,7 @@ class Commands:
     ) -> None:
         self._hub = hub
         self._checkout = checkout
+        self._waits = waits
         self._admission = admission
         self._belongings = belongings
         self._shows = shows
@@ -126,6 +132,11 @@ class Commands:
                 return await self.buy(who, params)
             case Cancel():
                 return await self.cancel(who, params)
+            case Wait():
+                wanted = WaitFor(params.rid, who.id, params.drop, params.sku, params.quantity)
+                return wait_view(await self._waits.join(wanted))
+            case StopWaiting():
+                return wait_view(await self._waits.leave(who.id, params.rid))
         return {"now_ms": self._clock()}
 
     async def join(self, connection: Connection, join: Join) -> dict[str, Any]:
@@ -158,6 +169,7 @@ class Commands:
             "beat_s": BEAT_S,
             "holds": [hold_view(hold) for hold in own.holds if hold.show == room.name],
             "orders": [order_view(order) for order in own.orders if order.show == room.name],
+            "waits": [wait_view(one) for one in own.waits if one.show == room.name],
             "decided": [
                 hold_view(own.decided[rid])
                 if rid in own.decided

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from commerce.catalog import Catalog
 from commerce.checkout import Checkout
-from commerce.stock import Drop, DropLine
+from commerce.raffle import commitment
+from commerce.stock import Drop, DropLine, Raffle
 from live.chat import announcement_text, clean
 from live.codes import refuse
 from live.identity import Identity
@@ -18,11 +19,13 @@ from live.messages import (
     HOST_COMMANDS,
     AdjustStock,
     Announce,
+    CancelDrain,
     CloseDrop,
     Fenced,
     OpenDrop,
     PinProduct,
     Retract,
+    SetStock,
     TakeConsole,
     read,
 )
@@ -37,7 +40,9 @@ DROPS_OPEN_MAX: Final = 20
 
 
 class Console:
-    """Host commands of all shows on this node. `clock` in milliseconds; `new_id` makes ids."""
+    """Host commands of all shows on this node. `clock` in milliseconds; `new_id` makes ids,
+    `new_seed` 32 bytes as hex that nobody can guess.
+    """
 
     def __init__(
         self,
@@ -49,7 +54,9 @@ class Console:
         checkout: Checkout,
         clock: Callable[[], int],
         new_id: Callable[[], str],
+        new_seed: Callable[[], str],
     ) -> None:
+        self._new_seed = new_seed
         self._hub = hub
         self._stage = stage
         self._shows = shows
@@ -74,8 +81,8 @@ class Console:
                 result = await self.open_drop(show_id, params)
             case CloseDrop():
                 result = await self.close_drop(show_id, params)
-            case AdjustStock():
-                result = await self.adjust_stock(show_id, params)
+            case AdjustStock() | SetStock() | CancelDrain():
+                result = await self.change_stock(show_id, params)
             case Retract():
                 return await self.retract(show_id, params)
             case PinProduct() | Announce():
@@ -125,19 +132,28 @@ class Console:
         if len(await self._checkout.drops(show_id)) >= DROPS_OPEN_MAX:
             raise refuse("wrong_state", limit=DROPS_OPEN_MAX)
         await self._shows.act(show_id, params.fence, params.n, on_air)
+        if params.entry_s is not None and len(params.lines) != 1:
+            raise refuse("bad_params", field="lines")
         opens_at = self._clock() + params.countdown_s * 1000
+        raffle = None if params.entry_s is None else self._raffle(opens_at, params.entry_s)
+        sells_at = opens_at if raffle is None else raffle.draws_at
         drop = Drop(
             id=f"d_{self._new_id()}",
             show=show_id,
             title=clean(params.title),
             opens_at=opens_at,
-            closes_at=None if params.open_s is None else opens_at + params.open_s * 1000,
+            closes_at=None if params.open_s is None else sells_at + params.open_s * 1000,
             hold_s=params.hold_s,
             per_viewer=params.per_viewer,
             lines=tuple(DropLine(line.sku, line.units) for line in params.lines),
+            raffle=raffle,
         )
         await self._checkout.open_drop(drop)
         return {"drop": drop.id}
+
+    def _raffle(self, opens_at: int, entry_s: int) -> Raffle:
+        seed = self._new_seed()
+        return Raffle(opens_at + entry_s * 1000, commitment(seed), seed)
 
     async def close_drop(self, show_id: str, params: CloseDrop) -> dict[str, Any]:
         """No press after this wins; what is held stays held."""
@@ -147,13 +163,30 @@ class Console:
         await self._checkout.close_drop(params.drop)
         return {}
 
-    async def adjust_stock(self, show_id: str, params: AdjustStock) -> dict[str, Any]:
-        """Add or take units; refused below what is held or sold."""
+    async def change_stock(
+        self, show_id: str, params: AdjustStock | SetStock | CancelDrain
+    ) -> dict[str, Any]:
+        """Add or take units, set them, or stop them running down."""
         await self._shows.act(show_id, params.fence, params.n, lambda _: {})
-        row, level = await self._checkout.adjust(
-            params.sku, params.delta, ref=f"{show_id}:{params.fence}:{params.n}"
-        )
-        return {"sku": params.sku, "on_hand": row.on_hand, "available": level.available}
+        ref = f"{show_id}:{params.fence}:{params.n}"
+        match params:
+            case AdjustStock():
+                change = self._checkout.adjust(params.sku, params.delta, ref=ref)
+            case SetStock():
+                change = self._checkout.set_on_hand(
+                    params.sku, params.on_hand, params.expected, ref=ref, drain=params.drain
+                )
+            case _:
+                change = self._checkout.cancel_drain(params.sku, ref=ref)
+        row, level = await change
+        return {
+            "sku": params.sku,
+            "on_hand": row.on_hand,
+            "held": row.held,
+            "committed": row.committed,
+            "draining": row.draining,
+            "available": level.available,
+        }
 
     async def retract(self, show_id: str, params: Retract) -> dict[str, Any]:
         """Take a comment away from every page, the history and all later joins."""

@@ -10,12 +10,13 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from commerce.checkout import Checkout
 from commerce.errors import CommerceError
 from commerce.stock import Level
+from commerce.waiting import Waitlist
 from live.stage import Stage
 from realtime.broker import Item, State, Tally
 from realtime.errors import BrokerUnavailable
@@ -40,6 +41,7 @@ class Counters:
         self._levels: dict[str, Level] = {}
         self._likes: Counter[str] = Counter()
         self._out: set[str] = set()
+        self._waiting: dict[str, int] = {}
 
     def mark(self, levels: Mapping[str, Level]) -> None:
         """Levels that this node has learnt; the newest of each SKU goes out at the next round."""
@@ -52,13 +54,14 @@ class Counters:
         """`n` likes for a show."""
         self._likes[show] += n
 
-    async def run(self, checkout: Checkout) -> None:
+    async def run(self, checkout: Checkout, waits: Waitlist, clock: Callable[[], int]) -> None:
         """Publish at the pace, for ever."""
         for turn in itertools.count(1):
             await asyncio.sleep(PACE_S)
             try:
                 if turn % HEAL_EVERY == 0 and (skus := self._stage.skus()):
                     self.mark(await checkout.levels(skus))
+                    await self._publish_waiting(await waits.counts(sorted(skus)), clock())
                 await self._publish_levels()
                 if turn % LIKES_EVERY == 0:
                     await self._publish_likes()
@@ -80,6 +83,14 @@ class Counters:
             self.mark(batch)
             raise
         self._tell_stage(batch)
+
+    async def _publish_waiting(self, counts: Mapping[str, int], now: int) -> None:
+        """How many wait for each SKU, where that has changed. Versions are milliseconds."""
+        changed = {sku: n for sku, n in counts.items() if self._waiting.get(sku, 0) != n}
+        for sku, n in changed.items():
+            for show in self._stage.shows_of(sku):
+                await self._hub.publish(show, [State(f"waiting:{sku}", n, now)])
+        self._waiting = dict(counts)
 
     def _tell_stage(self, batch: Mapping[str, Level]) -> None:
         """A SKU that ran out or came back changes its drop from open to sold out, or back."""

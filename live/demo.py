@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from commerce.stock import Drop, DropLine
-from live.app import App, clock, new_id
+from live.app import App
 from live.identity import Role
 from live.imports import import_file
 from live.shop import Shop
 from live.shows import Show, ShowState, moved
+from live.trade import clock, new_id
 from realtime.errors import Rejected
 
 DEMO_SHOW: Final = "demo"

@@ -21,7 +21,7 @@ from realtime.hub import Hub
 
 log = logging.getLogger(__name__)
 
-TOPICS: Final = ("hold", "order", "payment")
+TOPICS: Final = ("hold", "order", "payment", "wait")
 BATCH_MAX: Final = 200
 LOOK_S: Final = 0.15
 LEASE_MS: Final = 10_000
@@ -74,6 +74,11 @@ class FactTeller:
         if fact.topic == "hold":
             hold = await self._checkout.find(str(fact.payload["viewer"]), str(fact.payload["rid"]))
             return [] if hold is None else [Direct(viewer, "hold", hold_view(hold))]
+        if fact.topic == "wait":
+            names = ("rid", "drop", "sku", "quantity", "state")
+            entry = {name: fact.payload[name] for name in names}
+            place = int(fact.payload.get("position", 0))
+            return [Direct(viewer, "wait", entry | {"position": place})]
         if fact.topic == "payment":
             told = {"rid": fact.payload["rid"], "state": fact.payload["state"]}
             return [Direct(viewer, "payment", told)]

@@ -30,6 +30,8 @@ UNDECIDED_MAX: Final = 8
 COUNTDOWN_S_MAX: Final = 600
 HOLD_S_MIN: Final = 5
 HOLD_S_MAX: Final = 86_400
+ENTRY_S_MIN: Final = 5
+ENTRY_S_MAX: Final = 3_600
 DELTA_MAX: Final = 1_000_000
 
 # `$` alone would let a line feed through at the end.
@@ -100,6 +102,23 @@ class Cancel(Params, frozen=True):
     rid: Rid
 
 
+class Wait(Params, frozen=True):
+    """Wait for units of a SKU that is sold out; the same `rid` again asks for the place in line."""
+
+    rid: Rid
+    """Becomes the rid of the hold when it is this viewer's turn."""
+    drop: Id
+    sku: Sku
+    quantity: int = 1
+    """Checked by hand, as in a line of `buy`."""
+
+
+class StopWaiting(Params, frozen=True):
+    """Wait no more."""
+
+    rid: Rid
+
+
 class Fenced(Params, frozen=True):
     """Every action of a host's console carries its place in the console's order."""
 
@@ -159,6 +178,8 @@ class OpenDrop(Fenced, frozen=True):
     hold_s: Annotated[int, Meta(ge=HOLD_S_MIN, le=HOLD_S_MAX)] = 180
     per_viewer: Annotated[int, Meta(ge=1, le=QUANTITY_MAX)] | None = None
     """Units of one SKU that one viewer may hold or buy in this drop."""
+    entry_s: Annotated[int, Meta(ge=ENTRY_S_MIN, le=ENTRY_S_MAX)] | None = None
+    """A raffle: entries for so long, then it is drawn. It has one line."""
 
 
 class CloseDrop(Fenced, frozen=True):
@@ -172,6 +193,22 @@ class AdjustStock(Fenced, frozen=True):
 
     sku: Sku
     delta: Annotated[int, Meta(ge=-DELTA_MAX, le=DELTA_MAX)]
+
+
+class SetStock(Fenced, frozen=True):
+    """Set the units on hand, if they are `expected`."""
+
+    sku: Sku
+    on_hand: Annotated[int, Meta(ge=0, le=DELTA_MAX)]
+    expected: Count
+    drain: bool = False
+    """Below what is held: reached as holds end, instead of refused."""
+
+
+class CancelDrain(Fenced, frozen=True):
+    """What has not run down yet stays."""
+
+    sku: Sku
 
 
 class Retract(Fenced, frozen=True):
@@ -188,6 +225,8 @@ VIEWER_COMMANDS: Final[dict[str, type[Params]]] = {
     "like": Like,
     "buy": Buy,
     "cancel": Cancel,
+    "wait": Wait,
+    "stop_waiting": StopWaiting,
 }
 HOST_COMMANDS: Final[dict[str, type[Params]]] = {
     "take_console": TakeConsole,
@@ -200,6 +239,8 @@ HOST_COMMANDS: Final[dict[str, type[Params]]] = {
     "open_drop": OpenDrop,
     "close_drop": CloseDrop,
     "adjust_stock": AdjustStock,
+    "set_stock": SetStock,
+    "cancel_drain": CancelDrain,
     "retract": Retract,
 }
 

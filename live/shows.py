@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from commerce.catalog import Product, SkuCard
-from commerce.stock import Drop, Levels
+from commerce.stock import Drop, Levels, Raffle
 from live.codes import refuse
 
 TITLE_CHARS_MAX: Final = 160
@@ -235,6 +235,18 @@ def drop_fact(
             for line in drop.lines
             if line.sku in cards
         ],
+        **({} if drop.raffle is None else {"raffle": raffle_view(drop.raffle)}),
+    }
+
+
+def raffle_view(raffle: Raffle) -> dict[str, object]:
+    """What everybody may know of a raffle; the seed once it is drawn."""
+    return {
+        "draws_at": raffle.draws_at,
+        "seed_sha": raffle.seed_sha,
+        "seed": raffle.seed,
+        "drawn_at": raffle.drawn_at,
+        "entries": raffle.entries,
     }
 
 
@@ -249,7 +261,7 @@ def next_change_at(drops: Iterable[Drop], now: int) -> int | None:
         at
         for drop in drops
         if drop.closed_at is None
-        for at in (drop.opens_at, drop.closes_at)
+        for at in (drop.opens_at, drop.closes_at, drop.raffle.draws_at if drop.raffle else None)
         if at is not None and at > now
     ]
     return min(instants, default=None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from commerce.orders import Order
 from commerce.stock import Hold
+from commerce.waiting import Waiter
 
 
 def money(amount: int, currency: str) -> dict[str, Any]:
@@ -34,6 +35,18 @@ def hold_view(hold: Hold) -> dict[str, Any]:
         "total": money(hold.total, hold.currency),
         "receipt": list(hold.receipt),
         "lapses": hold.lapses,
+    }
+
+
+def wait_view(waiter: Waiter) -> dict[str, Any]:
+    """An entry of a wait list, for its own viewer."""
+    return {
+        "rid": waiter.rid,
+        "drop": waiter.drop,
+        "sku": waiter.sku,
+        "quantity": waiter.quantity,
+        "state": waiter.state.value,
+        "position": waiter.position,
     }
 
 

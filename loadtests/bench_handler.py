@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from commerce.checkout import Checkout
 from commerce.stock import Level
+from commerce.waiting import Waitlist
 from live.counters import Counters
 from live.stage import Stage
 from realtime.broker import Chat, Control
@@ -49,6 +50,13 @@ class NoCheckout(Checkout):
         """No gate, no record."""
 
 
+class NoWaits(Waitlist):
+    """Never asked either."""
+
+    def __init__(self) -> None:
+        """No gate, no record."""
+
+
 class BenchHandler:
     """Answers the commands of listeners and speakers."""
 
@@ -58,7 +66,7 @@ class BenchHandler:
 
     async def run(self) -> None:
         """The counters' pace."""
-        await self._numbers.run(NoCheckout())
+        await self._numbers.run(NoCheckout(), NoWaits(), lambda: 0)
 
     async def handle(self, connection: Connection, command: Command) -> object:
         """join, comment, like, stock, pin."""

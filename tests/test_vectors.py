@@ -12,6 +12,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
+from commerce import raffle
 from live.codes import CODES
 from live.messages import HOST_COMMANDS, VIEWER_COMMANDS
 from live.messages import read as read_params
@@ -188,7 +189,7 @@ def test_every_fact_has_a_vector() -> None:
 
 
 def test_every_state_has_a_vector() -> None:
-    keys = {re.sub("^stock:.*", "stock:<sku>", env[1]) for env in meanings_of(Kind.STATE)}
+    keys = {re.sub(":.*", ":<sku>", env[1]) for env in meanings_of(Kind.STATE)}
     states = chapter(6).partition("### States")[2]
     assert keys == {row[0].strip("`") for row in table(states, "key")}
 
@@ -247,3 +248,13 @@ def test_a_vector_added_without_bytes_gets_them() -> None:
     } | {"pushes": [{"name": "beat", "meaning": [7, 1]}]}
     assert vectors.fill(document) == 1
     assert document["pushes"] == [{"name": "beat", "hex": "920701", "meaning": [7, 1]}]
+
+
+@each("raffle")
+def test_a_draw_can_be_recomputed_from_the_protocol(vector: Vector) -> None:
+    assert raffle.commitment(vector["seed"]) == vector["seed_sha"]
+    assert {one: raffle.lot(vector["seed"], one) for one in vector["entries"]} == vector["lots"]
+    assert raffle.ranking(vector["seed"], vector["entries"]) == vector["ranking"]
+    assert vector["seed_sha"] in PROTOCOL
+    assert vector["lots"][vector["entries"][0]] in PROTOCOL
+    assert f"rank {', '.join(entry[6] for entry in vector['ranking'])};" in PROTOCOL

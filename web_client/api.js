@@ -127,6 +127,12 @@ export async function products(token, query, after) {
 export const stock = (token, sku) => call(`/stock/${quoted(sku)}`, { token });
 
 /**
+ * Whether all numbers of stock agree.
+ * @param {string} token
+ */
+export const stockCheck = (token) => call("/stock-check", { token });
+
+/**
  * @param {string} token
  * @param {Blob} file
  * @param {string} currency

@@ -25,7 +25,7 @@
  * @property {Item[]} items
  * @property {any | null} drop the drop that decides what the button says
  */
-/** @typedef {"none" | "opens" | "open" | "sold_out" | "closed"} Phase */
+/** @typedef {"none" | "opens" | "open" | "raffle" | "sold_out" | "closed"} Phase */
 
 /**
  * Where a drop is at `now`.
@@ -37,6 +37,7 @@ export function phase(drop, now) {
   if (!drop) return "none";
   if (drop.state === "closed" || (drop.closes_at !== null && now >= drop.closes_at)) return "closed";
   if (now < drop.opens_at) return "opens";
+  if (drop.raffle && drop.raffle.drawn_at === null) return "raffle";
   return drop.state === "sold_out" ? "sold_out" : "open";
 }
 
@@ -47,7 +48,7 @@ export function phase(drop, now) {
  * @returns {any[]}
  */
 export function drops(room, now) {
-  const order = { open: 0, opens: 1, sold_out: 2, closed: 3, none: 4 };
+  const order = { open: 0, raffle: 0, opens: 1, sold_out: 2, closed: 3, none: 4 };
   return Object.keys(room.facts)
     .filter((key) => key.startsWith("drop:"))
     .map((key) => room.facts[key])
@@ -148,7 +149,7 @@ export function itemPhase(item, now) {
  */
 export function offerPhase(offer, now) {
   const phases = offer.items.map((item) => itemPhase(item, now));
-  for (const wanted of /** @type {Phase[]} */ (["open", "opens", "sold_out", "closed"])) {
+  for (const wanted of /** @type {Phase[]} */ (["open", "raffle", "opens", "sold_out", "closed"])) {
     if (phases.includes(wanted)) return wanted;
   }
   return "none";

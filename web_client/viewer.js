@@ -13,6 +13,7 @@ import { Kind, LIKES_MAX, LIKE_INTERVAL_MS } from "./protocol.js";
 import { Purchases } from "./purchases.js";
 import { EMPTY, apply, position } from "./store.js";
 import * as storage from "./storage.js";
+import { Waits } from "./waits.js";
 
 /** Likes that wait for the next second; more taps only make hearts. */
 const LIKES_WAITING_MAX = 4 * LIKES_MAX;
@@ -27,6 +28,7 @@ const LIKES_WAITING_MAX = 4 * LIKES_MAX;
  * @property {import("./purchases.js").Press | null} press
  * @property {Record<string, any>} holds by rid
  * @property {Record<string, any>} orders by id
+ * @property {Record<string, any>} waits by rid, entries of wait lists
  * @property {Record<string, string>} payments by rid, a payment that needs another try
  * @property {number} likesWaiting
  * @property {{key: string, values?: Record<string, unknown>} | null} notice
@@ -65,6 +67,7 @@ export class Viewer {
       press: null,
       holds: {},
       orders: {},
+      waits: {},
       payments: {},
       likesWaiting: 0,
       notice: null,
@@ -72,6 +75,7 @@ export class Viewer {
     const command = (/** @type {string} */ name, /** @type {any} */ params) =>
       this.connection.command(name, params);
     this.chat = new Chat(this.observable, command, clock);
+    this.waits = new Waits({ observable: this.observable, command, clock });
     this.purchases = new Purchases({
       observable: this.observable,
       command,
@@ -158,6 +162,7 @@ export class Viewer {
   joined(reply) {
     this.observable.change({ you: reply.you, welcomed: true });
     this.purchases.joined(reply);
+    this.waits.joined(reply);
   }
 
   /** @param {import("./protocol.js").Envelope[]} envelopes */
@@ -167,7 +172,10 @@ export class Viewer {
     for (const envelope of envelopes) {
       room = apply(room, envelope);
       renewed ||= envelope[0] === Kind.SNAPSHOT;
-      if (envelope[0] === Kind.DIRECT) this.purchases.told(envelope[1], envelope[2]);
+      if (envelope[0] === Kind.DIRECT) {
+        this.purchases.told(envelope[1], envelope[2]);
+        this.waits.told(envelope[1], envelope[2]);
+      }
     }
     if (room !== this.observable.value.room) this.observable.change({ room });
     if (renewed) this.chat.settle();

@@ -1,4 +1,5 @@
--- arg: [3] {ref, sku, delta} each, [4] ms for which a ref is remembered.
+-- arg: [3] {ref, sku, delta} each, [4] ms for which a ref is remembered, [5] limits of those who wait.
+-- Units that came go to those who wait, here and now.
 if fenced() then return FENCED end
 local touched = {}
 for _, change in ipairs(arg[3]) do
@@ -16,4 +17,7 @@ for _, change in ipairs(arg[3]) do
   touched[sku] = true
 end
 redis.call('ZREMRANGEBYSCORE', OPS, '-inf', string.format('(%.0f', now - arg[4]))
+for sku in pairs(touched) do
+  serve(sku, arg[5])
+end
 return answer(touched, {})

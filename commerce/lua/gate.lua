@@ -3,7 +3,8 @@
 -- ARGV[1] is one MessagePack array: epoch, now (ms), then what the script needs.
 -- The answer is one MessagePack array: false when fenced, else {n, {sku, level, ...}, ...}.
 -- All checks of a press stand before its first write: Lua takes nothing back.
-local CFG, STOCK, DROPS, LINES, IN, RSV, ORPHAN, USED, OPEN, ENDED, OPS = unpack(KEYS)
+local CFG, STOCK, DROPS, LINES, IN, RSV, ORPHAN, USED, OPEN, ENDED, OPS, QUEUE, WAIT, OFFERED =
+  unpack(KEYS)
 local LOG = KEYS[#KEYS] -- always the last one: a stream, what was numbered and not yet stored
 local arg = cmsgpack.unpack(ARGV[1])
 local epoch, now = arg[1], arg[2]
@@ -67,13 +68,31 @@ local function over(drop)
   return drop[3] or (drop[2] > 0 and now >= drop[2])
 end
 
--- What can be taken of a SKU in a drop; may be below zero after stock was lowered.
-local function available(drop, sku)
+-- Units of a SKU that a drop has; may be below zero after stock was lowered.
+local function free(drop, sku)
   local units = stock_of(sku) or 0
   local cap = left_of(drop, sku)
   if cap and cap ~= '' and cap < units then
     units = cap
   end
+  return units
+end
+
+-- The first who waits for a SKU of a drop (a member of QUEUE, ordered as text), or false.
+local heads = {}
+local function head_of(drop, sku)
+  local key = drop .. SEP .. sku
+  if heads[key] == nil then
+    heads[key] = redis.call('ZRANGEBYLEX', QUEUE, '[' .. key .. SEP, '(' .. key .. '\32',
+      'LIMIT', 0, 1)[1] or false
+  end
+  return heads[key]
+end
+
+-- What anybody may take: nothing while somebody waits, whatever is free.
+local function available(drop, sku)
+  local units = free(drop, sku)
+  if units > 0 and head_of(drop, sku) then return 0 end
   return units
 end
 
@@ -94,6 +113,87 @@ end
 local function bump(key, name, by)
   if redis.call('HINCRBY', key, name, by) <= 0 then
     redis.call('HDEL', key, name)
+  end
+end
+
+-- Holds that lapsed, in OPEN beside the viewer's open holds: {ms, ...}, oldest first.
+local LAPSES_KEPT = 16
+local lapsed = {}
+local function lapses_of(viewer)
+  if not lapsed[viewer] then
+    local packed = redis.call('HGET', OPEN, SEP .. viewer)
+    lapsed[viewer] = packed and cmsgpack.unpack(packed) or {}
+  end
+  return lapsed[viewer]
+end
+
+local function lapse(viewer)
+  local times = lapses_of(viewer)
+  times[#times + 1] = now
+  if #times > LAPSES_KEPT then table.remove(times, 1) end
+  redis.call('HSET', OPEN, SEP .. viewer, cmsgpack.pack(times))
+end
+
+-- hold_rule.py's allowance. rule: {window, least hold, {lapses, percent, holds}, ...}
+-- open holds allowed or nil for the usual, percent of the hold, lapses (if they matter), until when
+local function allowance(viewer, rule)
+  local times, recent = lapses_of(viewer), {}
+  for _, at in ipairs(times) do
+    if at > now - rule[1] then recent[#recent + 1] = at end
+  end
+  for i = #rule, 3, -1 do
+    local step = rule[i]
+    if #recent >= step[1] then
+      return step[3], step[2], #recent, recent[#recent - step[1] + 1] + rule[1]
+    end
+  end
+  return nil, 100, 0, 0
+end
+
+-- Makes a reservation that is not durable yet; `what` is {sku, quantity, ...}. Who let holds lapse
+-- has a shorter one.
+local function reserve_for(rid, fp, viewer, id, what, rule, n)
+  local usual = drop_of(id)[4]
+  local _, percent, lapses = allowance(viewer, rule)
+  local hold_ms = math.max(math.floor(usual * percent / 100), math.min(rule[2], usual))
+  for i = 1, #what, 2 do
+    take(id, what[i], what[i + 1])
+    redis.call('HINCRBY', USED, id .. SEP .. viewer .. SEP .. what[i], what[i + 1])
+  end
+  redis.call('HINCRBY', OPEN, viewer, 1)
+  local entry = {fp, 'H', viewer, id, what, now + hold_ms, n, now, lapses}
+  redis.call('HSET', RSV, rid, cmsgpack.pack(entry))
+  return entry
+end
+
+-- Gives what is free of a SKU to those who wait for it, first come first served: the unit is never
+-- anybody's in between. Who may not have it (limits) is passed over; the record hears of both
+-- from OFFERED. The first in the list keeps what is free until there is as much as they asked for.
+-- limits: {open holds allowed, rule for lapses}
+local SERVED_MAX = 200 -- in one go of one list; the rest at the next look, and nobody overtakes
+local function serve(sku, limits)
+  local id = redis.call('HGET', IN, sku)
+  local drop = id and drop_of(id)
+  if not drop or over(drop) or now < drop[1] then return end
+  for _ = 1, SERVED_MAX do
+    local head = head_of(id, sku)
+    if not head then return end
+    local rid = string.match(head, '[^\31]*$')
+    local fp, viewer, quantity = unpack(cmsgpack.unpack(redis.call('HGET', WAIT, rid)))
+    if free(id, sku) < quantity then return end
+    local used = tonumber(redis.call('HGET', USED, id .. SEP .. viewer .. SEP .. sku)) or 0
+    local open = tonumber(redis.call('HGET', OPEN, viewer)) or 0
+    local allowed = math.min(limits[1], allowance(viewer, limits[2]) or limits[1])
+    local may = open < allowed and (drop[5] == 0 or used + quantity <= drop[5])
+    if may and redis.call('HEXISTS', RSV, rid) == 0 then
+      local n = count({'offered', rid, viewer, id, {sku, quantity}, 0})
+      reserve_for(rid, fp, viewer, id, {sku, quantity}, limits[2], n)
+    else
+      count({'passed', rid, viewer, id, {sku, quantity}, 0})
+    end
+    redis.call('ZREM', QUEUE, head)
+    redis.call('ZADD', OFFERED, string.format('%.0f', now), rid)
+    heads[id .. SEP .. sku] = nil
   end
 end
 
@@ -149,40 +249,6 @@ local function answer(skus, rest)
   local packed = cmsgpack.pack({n, levels(skus), rest})
   if counted then log(packed) end
   return packed
-end
-
--- Holds that lapsed, in OPEN beside the viewer's open holds: {ms, ...}, oldest first.
-local LAPSES_KEPT = 16
-local lapsed = {}
-local function lapses_of(viewer)
-  if not lapsed[viewer] then
-    local packed = redis.call('HGET', OPEN, SEP .. viewer)
-    lapsed[viewer] = packed and cmsgpack.unpack(packed) or {}
-  end
-  return lapsed[viewer]
-end
-
-local function lapse(viewer)
-  local times = lapses_of(viewer)
-  times[#times + 1] = now
-  if #times > LAPSES_KEPT then table.remove(times, 1) end
-  redis.call('HSET', OPEN, SEP .. viewer, cmsgpack.pack(times))
-end
-
--- hold_rule.py's allowance. rule: {window, least hold, {lapses, percent, holds}, ...}
--- open holds allowed or nil for the usual, percent of the hold, lapses (if they matter), until when
-local function allowance(viewer, rule)
-  local times, recent = lapses_of(viewer), {}
-  for _, at in ipairs(times) do
-    if at > now - rule[1] then recent[#recent + 1] = at end
-  end
-  for i = #rule, 3, -1 do
-    local step = rule[i]
-    if #recent >= step[1] then
-      return step[3], step[2], #recent, recent[#recent - step[1] + 1] + rule[1]
-    end
-  end
-  return nil, 100, 0, 0
 end
 
 local FENCED = cmsgpack.pack(false)

@@ -1,5 +1,6 @@
--- arg: [3] {rid, 'freed' | 'lapsed' | 'sold' | 'forgotten'} each. A reservation ends once:
--- whoever comes second finds it ended and changes nothing.
+-- arg: [3] {rid, 'freed' | 'lapsed' | 'sold' | 'forgotten'} each, [4] limits of those who wait. A
+-- reservation ends once: whoever comes second finds it ended and changes nothing. What is free goes
+-- to those who wait for it, here and now.
 if fenced() then return FENCED end
 local touched = {}
 
@@ -30,5 +31,8 @@ for _, pair in ipairs(arg[3]) do
       redis.call('ZADD', ENDED, string.format('%.0f', now), rid)
     end
   end
+end
+for sku in pairs(touched) do
+  serve(sku, arg[4])
 end
 return answer(touched, {})

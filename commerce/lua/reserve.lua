@@ -39,22 +39,15 @@ local function refusal(press, drop)
   return nil
 end
 
-local function win(press, drop, n)
-  local rid, viewer, id, what = press[1], press[3], press[4], press[5]
-  local _, percent, lapses = allowance(viewer, rule)
-  local hold_ms = math.max(math.floor(drop[4] * percent / 100), math.min(rule[2], drop[4]))
-  local until_ms = now + hold_ms
+local function win(press, n)
+  local rid, what = press[1], press[5]
+  local entry = reserve_for(rid, press[2], press[3], press[4], what, rule, n)
   for i = 1, #what, 2 do
-    take(id, what[i], what[i + 1])
     touched[what[i]] = true
-    redis.call('HINCRBY', USED, id .. SEP .. viewer .. SEP .. what[i], what[i + 1])
   end
-  redis.call('HINCRBY', OPEN, viewer, 1)
-  local entry = {press[2], 'H', viewer, id, what, until_ms, n, now, lapses}
   fresh[rid] = entry
-  redis.call('HSET', RSV, rid, cmsgpack.pack(entry))
   redis.call('ZADD', ORPHAN, string.format('%.0f', now + orphan_after), rid)
-  return {'won', n, false, lapses, until_ms, now}
+  return {'won', n, false, entry[LAPSES], entry[UNTIL], now}
 end
 
 local out = {}
@@ -71,7 +64,7 @@ for i, press in ipairs(presses) do
     local drop = drop_of(press[4])
     local verdict, sku, number, until_ms = refusal(press, drop)
     out[i] = verdict and {verdict, n, sku or false, number or 0, until_ms or 0, now}
-      or win(press, drop, n)
+      or win(press, n)
   end
 end
 return answer(touched, out)

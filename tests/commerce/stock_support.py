@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import func, insert, select
 
+from commerce import stock_sql
 from commerce.checkout import Checkout
 from commerce.database_sql import Database
 from commerce.outbox_sql import SqlOutbox
@@ -37,6 +38,8 @@ from commerce.schema_sql import (
 )
 from commerce.stock import Drop, DropLine, Hold, Level, Line, Press
 from commerce.stock_redis import RedisGate
+from commerce.waiting import Wait, Waiter, Waitlist
+from commerce.waiting_sql import SqlWaitlist
 from live.engines import find_valkey, socket_url, valkey_arguments
 from tests.waiting import until
 
@@ -64,8 +67,11 @@ class Killed(Exception):
 class Node:
     """One process, as far as stock is concerned."""
 
-    def __init__(self, checkout: Checkout, gate: RedisGate, record: SqlRecord) -> None:
+    def __init__(
+        self, checkout: Checkout, waits: Waitlist, gate: RedisGate, record: SqlRecord
+    ) -> None:
         self.checkout = checkout
+        self.waits = waits
         self.gate = gate
         self.record = record
         self.levels: dict[str, Level] = {}
@@ -80,6 +86,10 @@ class Node:
         drop = str(more.pop("drop", "d"))
         parts = tuple(Line(name, quantity) for name, quantity in lines or (("A", 1),))
         return await self.checkout.reserve(Press(rid, viewer, drop, parts, **more))  # type: ignore[arg-type]
+
+    async def wait(self, rid: str, viewer: str, name: str = "A", quantity: int = 1) -> Waiter:
+        """Join the wait list of drop "d"."""
+        return await self.waits.join(Wait(rid, viewer, "d", name, quantity))
 
     async def level(self, name: str) -> int:
         return (await self.checkout.levels([name]))[name].available
@@ -167,10 +177,18 @@ class Shop:
             crash_point=crash_point,
             inflight_max=inflight_max,
         )
-        node = Node(checkout, gate, kept)
+        waits = Waitlist(
+            checkout.keeper,
+            kept,
+            SqlWaitlist(self.database, crash_point=crash_point),
+            checkout.board,
+            clock=clock or self.clock,
+            crash_point=crash_point,
+        )
+        node = Node(checkout, waits, gate, kept)
         node.levels = levels
         if running:
-            node.task = asyncio.create_task(checkout.run() if upkeep else _presses_only(checkout))
+            node.task = asyncio.create_task(_all(node) if upkeep else _presses_only(checkout))
         try:
             yield node
         finally:
@@ -219,6 +237,7 @@ class Shop:
             units[drop, viewer, name] = units.get((drop, viewer, name), 0) + quantity
         for name, row in stock.items():
             assert 0 <= row.held + row.committed <= row.on_hand
+            assert 0 <= row.draining <= row.held
             assert (row.held, row.committed) == (held.get(name, 0), sold.get(name, 0)), name
             entry = ledger[name]
             sums_of = (int(entry.on_hand), int(entry.held), int(entry.committed))
@@ -241,11 +260,10 @@ class Shop:
             used = await client.hgetall(KEYS + "used")
         finally:
             await client.aclose()
-        rows = await self.rows()
-        for name, count in stock.items():
-            on_hand, held, committed = rows[name]
-            assert int(count) == on_hand - held - committed, name
         async with self.database.read() as conn:
+            rows = await stock_sql.stock_rows(conn, list(stock))
+            for name, count in stock.items():
+                assert int(count) == rows[name].available, name
             for line in await conn.execute(select(sale_drop_line)):
                 told = left.get(f"{line.drop}\x1f{line.sku}")
                 if told:
@@ -264,12 +282,18 @@ class Shop:
             epoch = (await conn.execute(select(shop.c.gate_epoch))).scalar()
         client = Redis.from_url(self.valkey_url)
         try:
-            waiting = await client.zcard(KEYS + "orphan")
+            waiting = await client.zcard(KEYS + "orphan") + await client.zcard(KEYS + "offered")
         except RedisError:
             return False
         finally:
             await client.aclose()
         return untold == 0 and waiting == 0 and node.checkout.keeper.epoch == epoch
+
+
+async def _all(node: Node) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(node.checkout.run())
+        group.create_task(node.waits.run())
 
 
 async def _presses_only(checkout: Checkout) -> None:

@@ -6,7 +6,7 @@ record's (I12).
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -23,14 +23,21 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from redis.asyncio import Redis
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from commerce import reservations_sql
 from commerce.database_sql import Database
-from commerce.errors import HoldEnded, LimitReached, RidConflict, SoldOut, StockHeld
+from commerce.errors import (
+    AlreadyWaiting,
+    HoldEnded,
+    LimitReached,
+    RidConflict,
+    SoldOut,
+    StockHeld,
+)
 from commerce.gate import ORPHAN_AFTER_MS, Ask, Verdict
 from commerce.presses import fingerprint
-from commerce.schema_sql import metadata
+from commerce.schema_sql import metadata, waiting
 from commerce.stock import OPEN_HOLDS_MAX, Hold, HoldState, Line, Press
 from tests.commerce.stock_support import Node, Shop
 
@@ -54,6 +61,13 @@ class Held:
     until: int
 
 
+@dataclass
+class Queued:
+    rid: str
+    viewer: str
+    quantity: int
+
+
 class StockMachine(RuleBasedStateMachine):
     """Built once per example; the engines are shared and emptied at the start."""
 
@@ -65,6 +79,7 @@ class StockMachine(RuleBasedStateMachine):
         self.on_hand = dict(ON_HAND)
         self.holds: dict[str, Held] = {}
         self.orphans: dict[str, Held] = {}
+        self.lists: dict[str, list[Queued]] = {name: [] for name in ON_HAND}
 
     def run(self, work: Awaitable[Any]) -> Any:
         return self.runner.run(work)  # type: ignore[arg-type]
@@ -103,6 +118,11 @@ class StockMachine(RuleBasedStateMachine):
         )
 
     def left(self, name: str) -> int:
+        """What anybody may buy: nothing while somebody waits."""
+        free = self.free(name)
+        return 0 if free > 0 and self.lists[name] else free
+
+    def free(self, name: str) -> int:
         """What the gate can still give."""
         out = self.units(name, "held", "paying", "sold")
         out += sum(q for o in self.orphans.values() for part, q in o.lines if part == name)
@@ -114,21 +134,46 @@ class StockMachine(RuleBasedStateMachine):
         """How a new press is answered."""
         if any(self.left(name) < quantity for name, quantity in lines):
             return SoldOut
+        return LimitReached if self.over_limits(viewer, lines) else None
+
+    def over_limits(self, viewer: str, lines: tuple[tuple[str, int], ...]) -> bool:
         mine = [held for held in self.holds.values() if held.viewer == viewer]
         mine += [held for held in self.orphans.values() if held.viewer == viewer]
         if sum(held.state in ("held", "paying") for held in mine) >= OPEN_HOLDS_MAX:
-            return LimitReached
-        for name, quantity in lines:
-            used = sum(
-                q
-                for held in mine
-                if held.state in ("held", "paying", "sold")
-                for part, q in held.lines
-                if part == name
-            )
-            if used + quantity > PER_VIEWER:
-                return LimitReached
-        return None
+            return True
+        return any(self.used(mine, name) + quantity > PER_VIEWER for name, quantity in lines)
+
+    def used(self, mine: Iterable[Held], name: str) -> int:
+        taking = (held for held in mine if held.state in ("held", "paying", "sold"))
+        return sum(q for held in taking for part, q in held.lines if part == name)
+
+    def serve(self) -> None:
+        """Works off the lists and takes over who was served, which must be in order."""
+        while self.run(self.nodes[0].waits.work_off()) or self.run(self._offers_left()):
+            pass
+        states = self.run(self._waiting_states())
+        for name, queue in self.lists.items():
+            over = [one for one in queue if states[one.rid] != "waiting"]
+            self.lists[name] = [one for one in queue if states[one.rid] == "waiting"]
+            assert queue == over + self.lists[name], "somebody was overtaken"
+            for one in over:
+                lines = ((name, one.quantity),)
+                if states[one.rid] == "offered":
+                    hold = self.run(self.nodes[0].checkout.find(one.viewer, one.rid))
+                    self.holds[one.rid] = Held(one.viewer, lines, "held", hold.until_ms)
+        for name, queue in self.lists.items():
+            if queue:
+                assert self.free(name) < queue[0].quantity, "a unit lies idle"
+
+    async def _offers_left(self) -> int:
+        client = Redis.from_url(self.urls[1])
+        left = await client.zcard("vitrine:{stock:shop}:offered")
+        await client.aclose()
+        return int(left)
+
+    async def _waiting_states(self) -> dict[str, str]:
+        async with self.shop.database.read() as conn:
+            return dict((await conn.execute(select(waiting.c.rid, waiting.c.state))).all())  # type: ignore[arg-type]
 
     # The actions.
 
@@ -225,8 +270,41 @@ class StockMachine(RuleBasedStateMachine):
         self.on_hand[sku] += delta
         for _ in range(2):  # the second time it is the same change
             row, level = self.run(change(sku, delta, ref=ref))
+            self.serve()
             assert row.on_hand == self.on_hand[sku]
             assert level.available == max(self.left(sku), 0)
+
+    @rule(
+        viewer=VIEWERS, sku=st.sampled_from(sorted(ON_HAND)), quantity=st.integers(1, 2), node=NODES
+    )
+    def wait(self, viewer: str, sku: str, quantity: int, node: int) -> None:
+        self.rids += 1
+        rid = f"q{self.rids}"
+        mine = [held for held in self.holds.values() if held.viewer == viewer]
+        cap = UNITS[sku]
+        total = self.on_hand[sku] if cap is None else min(self.on_hand[sku], cap)
+        expected: type[Exception] | None = None
+        if self.used(mine, sku) + quantity > PER_VIEWER:
+            expected = LimitReached
+        elif quantity > total - self.units(sku, "sold"):
+            expected = SoldOut
+        elif any(one.viewer == viewer for one in self.lists[sku]):
+            expected = AlreadyWaiting
+        joined = self.nodes[node].wait(rid, viewer, sku, quantity)
+        if expected is not None:
+            with pytest.raises(expected):
+                self.run(joined)
+            return
+        assert self.run(joined).position == len(self.lists[sku]) + 1
+        self.lists[sku].append(Queued(rid, viewer, quantity))
+
+    @precondition(lambda self: any(self.lists.values()))
+    @rule(data=st.data(), node=NODES)
+    def leave(self, data: st.DataObject, node: int) -> None:
+        everybody = [(name, one) for name in sorted(self.lists) for one in self.lists[name]]
+        name, one = data.draw(st.sampled_from(everybody))
+        assert self.run(self.nodes[node].waits.leave(one.viewer, one.rid)).state == "left"
+        self.lists[name].remove(one)
 
     @rule(viewer=VIEWERS, lines=LINES)
     def win_and_die(self, viewer: str, lines: tuple[tuple[str, int], ...]) -> None:
@@ -262,6 +340,7 @@ class StockMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_record_says_what_the_model_says(self) -> None:
+        self.serve()
         rows = self.run(self.shop.rows())
         assert rows == {
             name: (
@@ -286,9 +365,15 @@ class StockMachine(RuleBasedStateMachine):
             upkeep = self.nodes[0].checkout.upkeep
             await upkeep.reap()
             await upkeep.relay()
+            while await self.nodes[0].waits.work_off() or await self._offers_left():
+                pass
+            await upkeep.relay()
             await self.shop.check_gate(self.nodes[0])
-            for name in ON_HAND:
-                self.orphans.clear()
+            self.orphans.clear()
+            waiting_for = await self.nodes[0].waits.counts(sorted(ON_HAND))
+            for name in [name for name, n in waiting_for.items() if n]:
+                assert await self.nodes[1].level(name) == 0
+            for name in ON_HAND if not any(self.lists.values()) else ():
                 assert await self.nodes[1].level(name) == max(self.left(name), 0)
 
 

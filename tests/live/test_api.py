@@ -12,6 +12,7 @@ from live.endpoints import routes
 from live.identity import Role
 from tests.live.conftest import Node
 from tests.live.test_commands import CSV
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -308,3 +309,40 @@ async def test_health_readiness_and_metrics(node: Node, http: httpx.AsyncClient)
     metrics = (await http.get("/metrics")).text
     assert "vitrine_connections 0.0" in metrics
     assert "vitrine_broker_ok 1.0" in metrics
+
+
+async def test_stock_is_set_by_comparing_and_refused_with_the_numbers(
+    http: httpx.AsyncClient, node: Node
+) -> None:
+    host = bearer(node.host_token)
+    csv = {**host, "Content-Type": "text/csv"}
+    await http.post("/api/v1/imports?currency=EUR", content=CSV, headers=csv)
+    path = "/api/v1/stock/MUG-S"
+    body = {"on_hand": 9, "expected": 3}
+    first = await http.post(f"{path}/count", json=body, headers={**host, "Idempotency-Key": "one"})
+    expected = {"on_hand": 9, "held": 0, "committed": 0, "available": 9, "draining": 0}
+    assert first.json() == {"sku": "MUG-S", **expected}
+    again = await http.post(f"{path}/count", json=body, headers={**host, "Idempotency-Key": "one"})
+    assert again.json() == first.json()
+    stale = await http.post(f"{path}/count", json=body, headers={**host, "Idempotency-Key": "two"})
+    assert problem(stale, 409, "stock_changed")["details"]["on_hand"] == 9
+    problem(await http.post(f"{path}/count", json=body, headers=host), 400, "key_missing")
+    kept = await http.post(f"{path}/keep", headers={**host, "Idempotency-Key": "three"})
+    assert kept.json() == first.json()
+
+
+async def test_a_host_sees_whether_the_numbers_of_stock_agree_and_so_does_prometheus(
+    http: httpx.AsyncClient, node: Node
+) -> None:
+    host = bearer(node.host_token)
+
+    async def looked() -> bool:
+        return bool((await http.get("/api/v1/stock-check", headers=host)).json()["rounds"])
+
+    await until(looked)
+    found = (await http.get("/api/v1/stock-check", headers=host)).json()
+    assert (found["light"], found["reason"], found["differences"]) == ("green", "agrees", [])
+    problem(await http.get("/api/v1/stock-check", headers=bearer(node.token())), 403, "forbidden")
+    numbers = (await http.get("/metrics")).text
+    assert "vitrine_stock_light 0.0" in numbers
+    assert "vitrine_stock_differences 0.0" in numbers

@@ -16,7 +16,8 @@ from commerce.people import Erasure, ErasureList
 from commerce.people_sql import SqlPeople
 from commerce.schema_sql import metadata, outbox, shop, webhook_event
 from commerce.vault import Vault
-from live.backup_sql import BadBackup, backup, read_summary, restore
+from live.backup import BadBackup
+from live.backup_sql import backup, read_summary, restore
 from live.migrate_sql import differences, migrate, revisions
 from tests.program import Program
 from tests.servers import PostgresServer

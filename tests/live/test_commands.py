@@ -4,7 +4,11 @@ import asyncio
 import random
 
 import pytest
+from sqlalchemy import update
 
+from commerce.database_sql import Database
+from commerce.raffle import commitment, ranking
+from commerce.schema_sql import sale_drop
 from live.shows import ShowState
 from loadtests.client import new_rid
 from loadtests.refused import Refused
@@ -382,3 +386,85 @@ async def own_holds(node: Node) -> list[dict[str, object]]:
     async with node.api(node.token()) as api:
         found: list[dict[str, object]] = (await api.get("/api/v1/holds"))["holds"]
         return found
+
+
+async def test_who_waits_is_told_the_place_and_gets_what_comes_back(node: Node, show: str) -> None:
+    async with node.host(show) as host, node.viewer(show) as ada, node.viewer(show, "g_bob") as bob:
+        await host.take_console()
+        await host.act("go_live")
+        drop = await open_sale(host, lines=[{"sku": "MUG-S", "units": 1}])
+        held = await ada.buy(drop, [("MUG-S", 1)])
+        entry = await bob.command("wait", rid=rid(1), drop=drop, sku="MUG-S")
+        expected = {"rid": rid(1), "drop": drop, "sku": "MUG-S", "quantity": 1}
+        assert entry == {**expected, "state": "waiting", "position": 1}
+        await host.wait_for(
+            lambda: host.room.states.get("waiting:MUG-S", [0, 0])[1] == 1, what="one waits"
+        )
+        await bob.cut()
+        assert (await bob.join())["waits"] == [entry]
+        await ada.command("cancel", rid=held["rid"])
+        await bob.wait_for(
+            lambda: (
+                ("wait", {**expected, "state": "offered", "position": 0}) in bob.session.directs
+            ),
+            what="the offer",
+        )
+        holds = [value for name, value in bob.session.directs if name == "hold"]
+        assert [(hold["rid"], hold["state"]) for hold in holds] == [(rid(1), "held")]
+        assert bob.room.states["stock:MUG-S"][1] == 0
+        assert await code_of(ada.buy(drop, [("MUG-S", 1)])) == "sold_out"
+        assert (await ada.command("wait", rid=rid(2), drop=drop, sku="MUG-S"))["position"] == 1
+        again = ada.command("wait", rid=rid(3), drop=drop, sku="MUG-S")
+        assert await code_of(again) == "already_waiting"
+        assert (await ada.command("stop_waiting", rid=rid(2)))["state"] == "left"
+        assert await code_of(bob.command("stop_waiting", rid=rid(2))) == "unknown_wait"
+
+
+async def close_entries(database_url: str, drop: str) -> None:
+    """The hour of entries is over."""
+    database = await Database.open(database_url)
+    async with database.begin() as conn:
+        await conn.execute(update(sale_drop).where(sale_drop.c.id == drop).values(draws_at=0))
+    await database.close()
+
+
+async def test_a_raffle_is_promised_drawn_and_can_be_checked_by_anybody(
+    node: Node, show: str, sqlite_url: str
+) -> None:
+    async with node.host(show) as host, node.viewer(show) as ada, node.viewer(show, "g_bob") as bob:
+        await host.take_console()
+        await host.act("go_live")
+        lines = [{"sku": "MUG-S", "units": 1}]
+        two = host.act("open_drop", lines=[*lines, {"sku": "MUG-L"}], entry_s=5)
+        assert await code_of(two) == "bad_params"
+        drop = await open_sale(host, lines=lines, entry_s=3_600)
+        await ada.wait_for(lambda: f"drop:{drop}" in ada.room.facts, what="the raffle")
+        promised = ada.room.facts[f"drop:{drop}"]["raffle"]
+        assert (promised["seed"], promised["drawn_at"]) == (None, None)
+        assert await code_of(ada.buy(drop, [("MUG-S", 1)])) == "in_raffle"
+        for n, viewer in enumerate((ada, bob)):
+            entry = await viewer.command("wait", rid=rid(n), drop=drop, sku="MUG-S")
+            assert entry["state"] == "entered"
+        await host.wait_for(
+            lambda: host.room.states.get("waiting:MUG-S", [0, 0])[1] == 2, what="two entries"
+        )
+
+        await close_entries(sqlite_url, drop)
+
+        def told(viewer: Shopper) -> list[tuple[str, int]]:
+            entries = [value for name, value in viewer.session.directs if name == "wait"]
+            return [(entry["state"], entry["position"]) for entry in entries]
+
+        for viewer in (ada, bob):
+            await viewer.wait_for(lambda viewer=viewer: told(viewer) != [], what="the draw")
+        await ada.wait_for(
+            lambda: ada.room.facts[f"drop:{drop}"]["raffle"]["drawn_at"], what="the seed"
+        )
+        ranks = {told(ada)[0][1], told(bob)[0][1]}
+        assert ranks == {1, 2}
+        async with node.api() as api:
+            draw = await api.get(f"/api/v1/drops/{drop}/raffle")
+        assert draw["seed_sha"] == promised["seed_sha"] == commitment(draw["seed"])
+        assert draw["entries"] == ranking(draw["seed"], [rid(0), rid(1)])
+        first = ada if draw["entries"][0] == rid(0) else bob
+        await first.wait_for(lambda: ("offered", 0) in told(first), what="the winner")

@@ -28,7 +28,7 @@ class Stuck(Belongings):
         self.gate = asyncio.Event()
         self.asked: list[list[str]] = []
         self.fails = fails
-        super().__init__(self, self)  # type: ignore[arg-type]
+        super().__init__(self, self, self)  # type: ignore[arg-type]
 
     async def open_holds_of(self, viewers: list[str]) -> dict[str, list[object]]:
         self.asked.append(viewers)
@@ -37,7 +37,7 @@ class Stuck(Belongings):
             raise self.fails
         return {"v1": ["a hold"]}
 
-    async def of_viewers(self, viewers: list[str], limit: int) -> dict[str, list[object]]:
+    async def of_viewers(self, viewers: list[str], limit: int = 0) -> dict[str, list[object]]:
         return {}
 
     async def find_all(self, rids: list[str]) -> dict[str, object]:

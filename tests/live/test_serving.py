@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from live.app import clock
 from live.identity import ACCOUNT_TTL_S, Identity, Role, Tokens
+from live.trade import clock
 from loadtests.api import Api
 from loadtests.refused import ConnectionLost, Refused, TooLate
 from loadtests.shopper import Host, Shopper

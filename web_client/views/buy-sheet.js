@@ -12,9 +12,10 @@ import { useSpeech } from "./speech.js";
 
 /**
  * @param {{offer: import("../offers.js").Offer, now: () => number, press: any,
- *   onBuy: (item: import("../offers.js").Item, quantity: number) => void, onClose: () => void, trouble: any}} props
+ *   onBuy: (item: import("../offers.js").Item, quantity: number) => void, onClose: () => void, trouble: any,
+ *   waitBox: (item: any, quantity?: number) => any}} props
  */
-export function BuySheet({ offer, now, press, onBuy, onClose, trouble }) {
+export function BuySheet({ offer, now, press, onBuy, onClose, trouble, waitBox }) {
   const { t, language } = useSpeech();
   const firstOpen = offer.items.find((item) => itemPhase(item, now()) === "open");
   const [picked, pick] = useState((firstOpen ?? offer.items[0])?.sku);
@@ -88,6 +89,7 @@ export function BuySheet({ offer, now, press, onBuy, onClose, trouble }) {
       </div>
       ${item.drop?.per_viewer && html`<p class="hint">${t("buy.limit", { n: item.drop.per_viewer })}</p>`}
       ${trouble}
+      ${["sold_out", "raffle"].includes(phase) && waitBox(item)}
       <${BuyButton}
         phase=${phase}
         opensAt=${item.drop?.opens_at ?? 0}

@@ -157,6 +157,28 @@ export function StockRow({ host, sku, left, disabled }) {
       setRefusal(error);
     }
   };
+  const [lower, setLower] = useState(/** @type {number | null} */ (null));
+  const set = async (/** @type {boolean} */ drain, /** @type {number} */ units) => {
+    if (!(units >= 0) || !row) return;
+    setRefusal(null);
+    setLower(null);
+    try {
+      const params = { sku: sku.sku, on_hand: units, expected: row.on_hand, ...(drain ? { drain } : {}) };
+      setRow({ ...row, ...(await host.act("set_stock", params)) });
+    } catch (error) {
+      const refused = /** @type {any} */ (error);
+      setRefusal(refused);
+      if (refused.code === "stock_held") setLower(units);
+      if (refused.code === "stock_changed") setRow({ ...row, ...refused.details });
+    }
+  };
+  const keep = async () => {
+    try {
+      setRow({ ...row, ...(await host.act("cancel_drain", { sku: sku.sku })) });
+    } catch (error) {
+      setRefusal(error);
+    }
+  };
   return html`
     <li class="stock-row" data-testid="stock-row" data-sku=${sku.sku}>
       <span class="stock-name"><b>${sku.title}</b> <small>${sku.sku}</small></span>
@@ -182,6 +204,18 @@ export function StockRow({ host, sku, left, disabled }) {
           <${Icon} name="plus" />
         </button>
       </span>
+      <button type="button" class="pill" disabled=${disabled || !row} data-testid="stock-set" onClick=${() => set(false, Math.round(Number(amount)))}>
+        ${t("stock.set")}
+      </button>
+      ${row?.draining > 0 &&
+      html`<p class="hint" data-testid="stock-draining">
+        ${t("stock.draining", { n: row.draining })}
+        <button type="button" class="link-button" disabled=${disabled} data-testid="stock-keep" onClick=${keep}>${t("stock.keep")}</button>
+      </p>`}
+      ${lower !== null &&
+      html`<button type="button" class="pill" disabled=${disabled} data-testid="stock-drain" onClick=${() => set(true, lower)}>
+        ${t("stock.drain")}
+      </button>`}
       ${refusal && html`<p class="trouble" role="alert">${say(refusal)}</p>`}
     </li>
   `;

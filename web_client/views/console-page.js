@@ -15,6 +15,7 @@ import { Icon } from "./icon.js";
 import { OrdersPanel } from "./orders-panel.js";
 import { SellDialog } from "./sell-dialog.js";
 import { LanguageSwitch, useSpeech } from "./speech.js";
+import { StockLight } from "./stock-light.js";
 import { StateBadge } from "./top-bar.js";
 
 /**
@@ -64,6 +65,7 @@ export function ConsolePage({ host, onLeave, onSignOut }) {
         <span class=${`light light-${light}`} role="status" data-testid="light" data-state=${light}>
           <span class="light-dot" aria-hidden="true"></span>${t(`light.${light}`)}
         </span>
+        <${StockLight} token=${host.who.token} />
         <a class="chip-button" href=${`/show/${encodeURIComponent(host.show)}`} target="_blank" rel="noopener" data-testid="open-viewer">
           ${t("host.viewer_page")}
         </a>

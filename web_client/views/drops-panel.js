@@ -37,6 +37,7 @@ export function DropsPanel({ host, room, disabled }) {
               <p class="drop-state">
                 <span class=${`phase phase-${at}`}>${t(`drop.${at}`)}</span>
                 ${at === "opens" && html`<span class="big-time" data-testid="drop-countdown">${formatCountdown(drop.opens_at - now)}</span>`}
+                ${at === "raffle" && html`<span class="big-time">${formatCountdown(Math.max(0, drop.raffle.draws_at - now))}</span>`}
                 ${at === "open" && drop.closes_at && html`<span>${t("buy.closes_in", { time: formatCountdown(drop.closes_at - now) })}</span>`}
               </p>
               <ul class="drop-lines">
@@ -44,6 +45,8 @@ export function DropsPanel({ host, room, disabled }) {
                   (/** @type {any} */ line) => html`<li key=${line.sku} data-sku=${line.sku}>
                     <span>${drop.lines.length > 1 ? line.title : ""}${line.units ? html` <small>${t("drop.of", { n: line.units })}</small>` : ""}</span>
                     <${Left} left=${room.states[`stock:${line.sku}`]?.[1] ?? null} phase=${at} testid="drop-left" />
+                    ${room.states[`waiting:${line.sku}`]?.[1] > 0 &&
+                    html`<small data-testid="drop-waiting">${t("drop.waiting", { n: room.states[`waiting:${line.sku}`][1] })}</small>`}
                   </li>`,
                 )}
               </ul>

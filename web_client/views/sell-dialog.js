@@ -10,6 +10,8 @@ const COUNTDOWNS_S = [0, 3, 5, 10, 30, 60, 300];
 const HOLDS_S = [60, 120, 180, 300, 600, 900];
 /** A sale closes by itself after so long; 0: when the host closes it. */
 const OPEN_S = [0, 60, 180, 300, 600, 1200];
+/** A raffle takes entries for so long; 0: first come, first served. */
+const ENTRY_S = [0, 15, 30, 60, 120, 300];
 
 /** @param {{product: any, host: import("../console.js").HostConsole, onClose: () => void}} props */
 export function SellDialog({ product, host, onClose }) {
@@ -35,6 +37,7 @@ export function SellDialog({ product, host, onClose }) {
         hold_s: number("hold"),
         ...(number("open") > 0 ? { open_s: number("open") } : {}),
         ...(number("limit") > 0 ? { per_viewer: number("limit") } : {}),
+        ...(number("entry") > 0 ? { entry_s: number("entry") } : {}),
       });
       onClose();
     } catch (error) {
@@ -100,6 +103,13 @@ export function SellDialog({ product, host, onClose }) {
             <span>${t("sell.limit")}</span>
             <input type="number" name="limit" min="1" max="99" placeholder=${t("sell.no_limit")} data-testid="sell-limit" />
           </label>
+          ${chosen.length === 1 &&
+          html`<label class="field field-half">
+            <span>${t("sell.mode")}</span>
+            <select name="entry" data-testid="sell-entry">
+              ${ENTRY_S.map((s) => html`<option value=${s}>${s === 0 ? t("sell.first_come") : t("sell.raffle", { time: holdWords(t, s) })}</option>`)}
+            </select>
+          </label>`}
           ${refusal && html`<p class="trouble" role="alert" data-testid="sell-trouble">${say(refusal)}</p>`}
           <button type="submit" class="primary" disabled=${busy || chosen.length === 0} data-testid="sell-submit">
             ${t("sell.start")}

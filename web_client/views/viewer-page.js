@@ -24,6 +24,7 @@ import { useSpeech } from "./speech.js";
 import { Stage } from "./stage.js";
 import { TopBar } from "./top-bar.js";
 import { Trouble } from "./trouble.js";
+import { WaitBox } from "./wait-box.js";
 
 /** @typedef {{name: "buy", product: string} | {name: "hold", rid: string} | {name: "purchases"} | {name: "name"} | null} Sheet */
 
@@ -89,6 +90,19 @@ export function ViewerPage({ viewer, returned: back }) {
   const openHolds = Object.values(holds).filter((hold) => !over(hold));
   const current = sheet?.name === "hold" ? holds[sheet.rid] : null;
   const sheetOffer = sheet?.name === "buy" ? all.find((one) => one.product === sheet.product) : null;
+  const waitable =
+    offer && ["sold_out", "raffle"].includes(offerPhase(offer, now()))
+      ? offer.items.find((item) => item.drop)
+      : null;
+  const waitBox = (/** @type {any} */ item, quantity = 1) =>
+    html`<${WaitBox}
+      key=${item.sku}
+      item=${item}
+      quantity=${quantity}
+      count=${stateOf(room, `waiting:${item.sku}`)}
+      now=${now}
+      viewer=${viewer}
+    />`;
   return html`
     <main class="viewer" data-testid="viewer-page" data-connection=${view.status.state}>
       <${Stage} show=${show} now=${now} waiting=${!view.welcomed && !viewer.connection.over} />
@@ -120,6 +134,7 @@ export function ViewerPage({ viewer, returned: back }) {
         ${!sheet && trouble}
         ${openHolds.length > 0 &&
         html`<${HoldReminder} holds=${openHolds} onOpen=${(/** @type {string} */ rid) => open({ name: "hold", rid })} />`}
+        ${waitable && !sheetOffer && waitBox(waitable)}
         ${offer &&
         html`<${ProductCard}
           offer=${offer}
@@ -163,6 +178,7 @@ export function ViewerPage({ viewer, returned: back }) {
         onBuy=${buy}
         onClose=${close}
         trouble=${trouble}
+        waitBox=${waitBox}
       />`}
       ${current &&
       html`<${HoldSheet}

@@ -1,0 +1,22 @@
+-- arg: [3] rids, [4] limits. They wait no more, whatever became of them: who is next
+-- may have what was kept for them. Reservations are not touched; one that is not durable yet stays
+-- in OFFERED until the record has judged it.
+if fenced() then return FENCED end
+local touched = {}
+for _, rid in ipairs(arg[3]) do
+  local packed = redis.call('HGET', WAIT, rid)
+  local offer = redis.call('HGET', RSV, rid)
+  if packed and not (offer and cmsgpack.unpack(offer)[STATE] == 'H') then
+    local _, viewer, quantity, id, sku, member = unpack(cmsgpack.unpack(packed))
+    count({'left', rid, viewer, id, {sku, quantity}, 0})
+    redis.call('ZREM', QUEUE, member)
+    redis.call('HDEL', WAIT, rid)
+    heads[id .. SEP .. sku] = nil
+    touched[sku] = true
+    redis.call('ZREM', OFFERED, rid)
+  end
+end
+for sku in pairs(touched) do
+  serve(sku, arg[4])
+end
+return answer(touched, {})

@@ -1,0 +1,83 @@
+"""The composition root, beside a running node: people, products, claims, copies of the database.
+
+What the command line does without a room and without a gate; a running node does not mind. It must
+not serve anybody.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from commerce.catalog_sql import SqlCatalog
+from commerce.database_sql import Database
+from commerce.people_sql import SqlPeople
+from commerce.waiting_sql import SqlWaitlist
+from live import backup_sql
+from live.accounts_sql import SqlAccounts
+from live.audit import Audit
+from live.backup import Summary
+from live.data_folder import DataFolder
+from live.migrate_sql import migrate
+from live.settings import Settings
+from live.shop_sql import SqlShop
+from live.trade import clock, new_id, open_audit, open_people
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """What can be done beside a running node: people, products, looking at claims."""
+
+    accounts: SqlAccounts
+    catalog: SqlCatalog
+    shop: SqlShop
+    people: SqlPeople
+    database: Database
+    audit: Audit
+    lists: SqlWaitlist
+
+    async def backup(self, file: Path) -> Summary:
+        """A copy of everything. Raises FileExistsError, Unavailable."""
+        return await backup_sql.backup(self.database, file, clock())
+
+
+@contextlib.asynccontextmanager
+async def open_office(settings: Settings) -> AsyncIterator[Office]:
+    """The database alone, for commands that need no room. A running node does not mind."""
+    folder = DataFolder(settings.data)
+    if not settings.database_url:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = await Database.open(settings.database_url or folder.database_url)
+    try:
+        await migrate(database)
+        secret = settings.secret or folder.secret().hex()
+        yield Office(
+            SqlAccounts(database, clock, new_id),
+            SqlCatalog(database, clock, new_id),
+            SqlShop(database, clock),
+            await open_people(settings, secret, database),
+            database,
+            open_audit(database, settings, clock),
+            SqlWaitlist(database),
+        )
+    finally:
+        await database.close()
+
+
+async def restore_database(settings: Settings, file: Path) -> tuple[Summary, int]:
+    """Fills an empty database; what the file had, and how many persons were forgotten again.
+
+    Raises BadBackup, Unavailable, FolderInUse.
+    """
+    folder = DataFolder(settings.data)
+    with contextlib.ExitStack() as stack:
+        if not settings.database_url:
+            stack.enter_context(folder)  # no node may be using it
+        database = await Database.open(settings.database_url or folder.database_url)
+        try:
+            summary = await backup_sql.restore(database, file)
+            secret = settings.secret or folder.secret().hex()
+            people = await open_people(settings, secret, database)
+            return summary, await people.repeat_erasures()
+        finally:
+            await database.close()

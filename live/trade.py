@@ -1,0 +1,189 @@
+"""The composition root, the shop's side: gate, record, wait lists, payments, what tells of them.
+
+Here and in `app` and `office` every adapter is named, and nowhere else. It must not know rooms:
+what they have to hear is given to it as two functions.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from commerce.catalog_sql import SqlCatalog
+from commerce.checkout import Checkout
+from commerce.claims import ClaimKeeper
+from commerce.claims_sql import SqlClaims
+from commerce.crash_points import CrashHook
+from commerce.database_sql import Database
+from commerce.idempotency_sql import SqlIdempotency
+from commerce.inbox_sql import Inbox
+from commerce.orders_sql import SqlOrders
+from commerce.outbox_sql import SqlOutbox
+from commerce.pay import Pay
+from commerce.payments_sql import SqlPayments
+from commerce.people import ErasureList, MasterLost
+from commerce.people_sql import SqlPeople
+from commerce.reconcile import Reconciler
+from commerce.reconcile_sql import SqlBooks
+from commerce.record_sql import SqlRecord
+from commerce.stock import Drop, Level
+from commerce.stock_redis import RedisGate
+from commerce.vault import Vault
+from commerce.waiting import Waitlist
+from commerce.waiting_sql import SqlWaitlist
+from commerce.webhook_courier import Courier
+from commerce.webhooks_sql import SqlWebhooks
+from live.audit import Audit
+from live.node import Ground
+from live.settings import Settings
+
+PROVIDER: Final = "stripe"
+
+
+def clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def steady() -> int:
+    """Milliseconds of a clock that never jumps."""
+    return time.monotonic_ns() // 1_000_000
+
+
+def new_id() -> str:
+    """An id that nobody can guess (96 bits)."""
+    return secrets.token_urlsafe(12).replace("-", "0").replace("_", "1")
+
+
+Clock = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What the shop's side stands on. `now` is the clock that all nodes go by."""
+
+    valkey_url: str
+    database: Database
+    people: SqlPeople
+    now: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """The shop's side of a node."""
+
+    checkout: Checkout
+    waits: Waitlist
+    lists: SqlWaitlist
+    reconciler: Reconciler
+    catalog: SqlCatalog
+    orders: SqlOrders
+    pay: Pay
+    outbox: SqlOutbox
+    idempotency: SqlIdempotency
+    webhooks: SqlWebhooks
+    courier: Courier
+    claims: ClaimKeeper
+    audit: Audit
+
+
+def open_audit(database: Database, settings: Settings, now: Clock) -> Audit:
+    """The order of claims, for hosts and checks."""
+    return Audit(SqlClaims(database), SqlRecord(database), settings.hold_rule, now)
+
+
+async def open_people(settings: Settings, secret: str, database: Database) -> SqlPeople:
+    """Raises MasterLost: better no shop than one that cannot read where to send things."""
+    vault = Vault([*settings.data_keys, secret] if secret else settings.data_keys)
+    people = SqlPeople(database, vault, ErasureList(settings.data / "erasures.jsonl"))
+    if not await people.readable():
+        raise MasterLost("names and addresses do not open: LIVE_DATA_KEYS or LIVE_SECRET changed")
+    return people
+
+
+async def open_trade(
+    stack: contextlib.AsyncExitStack,
+    ground: Ground,
+    settings: Settings,
+    engines: Engines,
+    learn: Callable[[Mapping[str, Level]], None],
+    drawn: Callable[[Drop], None],
+    crash_point: CrashHook,
+) -> Trade:
+    """`learn` is told levels that changed, `drawn` a raffle that was drawn."""
+    database, now, rule = engines.database, engines.now, settings.hold_rule
+    gate = RedisGate.connect(engines.valkey_url, node=settings.node, rule=rule)
+    stack.push_async_callback(gate.close)
+    outbox = SqlOutbox(database)
+    record = SqlRecord(database, crash_point=crash_point, rule=rule)
+    checkout = Checkout(
+        gate,
+        record,
+        outbox,
+        clock=now,
+        on_levels=learn,
+        crash_point=crash_point,
+    )
+    claims = ClaimKeeper(
+        gate.log,
+        SqlClaims(database),
+        flagged=lambda: checkout.board.refused_in,
+        source=f"{settings.node[:96]} {now()}",
+        clock=now,
+        pause=asyncio.sleep,
+    )
+    lists = SqlWaitlist(database)
+    waits = Waitlist(
+        checkout.keeper,
+        record,
+        lists,
+        checkout.board,
+        clock=now,
+        on_drawn=drawn,
+        crash_point=crash_point,
+    )
+    pay = _open_pay(stack, ground, engines, checkout, crash_point)
+    webhooks = SqlWebhooks(database, new_id)
+    return Trade(
+        checkout,
+        waits,
+        lists,
+        Reconciler(checkout.keeper, SqlBooks(database), clock=now),
+        SqlCatalog(database, clock, new_id),
+        SqlOrders(database, engines.people),
+        pay,
+        outbox,
+        SqlIdempotency(database, clock),
+        webhooks,
+        Courier(webhooks, ground.secret, clock=now),
+        claims,
+        open_audit(database, settings, now),
+    )
+
+
+def _open_pay(
+    stack: contextlib.AsyncExitStack,
+    ground: Ground,
+    engines: Engines,
+    checkout: Checkout,
+    crash_point: CrashHook,
+) -> Pay:
+    # Half a second of imports that `user` and `import` have no use for.
+    from commerce.payments_stripe import StripeProvider
+
+    provider = StripeProvider(
+        ground.stripe_key, ground.webhook_secrets, api_base=ground.stripe_api or None
+    )
+    stack.push_async_callback(provider.close)
+    return Pay(
+        provider,
+        SqlPayments(engines.database, PROVIDER, engines.people),
+        Inbox(engines.database, PROVIDER),
+        clock=engines.now,
+        new_id=new_id,
+        settle=checkout.settle,
+        crash_point=crash_point,
+    )
