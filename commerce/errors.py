@@ -10,6 +10,8 @@ understand the answer (how many are left, when it opens), never the text of an e
     │   ├── DropNotOpen · DropClosed · SoldOut · LimitReached · HoldsLimited · BadQuantity
     │   ├── RidConflict · PriceChanged · HoldEnded · PaymentOpen
     │   ├── AlreadyWaiting · UnknownWait · InRaffle
+    │   ├── UnknownRefund · UnknownReturn · UnknownShipment
+    │   ├── OrderMoved · RefundTooLarge · NotRefundable · TermsFixed · PaymentPending
     │   ├── StockHeld · StockChanged · SkuInDrop · BadCurrency · BadSignature · CardNumberFound
     │   └── KeyConflict · KeyInProgress
     └── Temporary               not decided; the same attempt may be repeated
@@ -144,6 +146,50 @@ class AlreadyWaiting(Refused):
 
 class UnknownWait(Refused):
     """Not on any wait list under this id, or somebody else."""
+
+
+class UnknownRefund(Refused):
+    """No such refund."""
+
+
+class UnknownReturn(Refused):
+    """No such return."""
+
+
+class UnknownShipment(Refused):
+    """No such shipment."""
+
+
+class OrderMoved(Refused):
+    """These units, or this refund, return or shipment, are no longer where that is possible."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(state)
+        self.state = state
+
+
+class RefundTooLarge(Refused):
+    """More than is left of what was paid; `left` in minor units."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__(left)
+        self.left = left
+
+
+class NotRefundable(Refused):
+    """Nothing was taken for this order, or a bank is deciding about all of it."""
+
+
+class TermsFixed(Refused):
+    """Somebody has reserved under these terms already, so they stay."""
+
+
+class PaymentPending(Refused):
+    """The money is being taken in this moment; ask again in `retry_after_ms`."""
+
+    def __init__(self, retry_after_ms: int) -> None:
+        super().__init__(retry_after_ms)
+        self.retry_after_ms = retry_after_ms
 
 
 class StockHeld(Refused):

@@ -6,7 +6,7 @@ effect and its answer means. It must not know HTTP beyond a status and a body.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 KEY_CHARS_MAX: Final = 255
 SCOPE_CHARS_MAX: Final = 160
@@ -41,6 +41,10 @@ class Idempotency(Protocol):
 
     async def finish(self, scope: str, key: str, status: int, body: str) -> None:
         """Store the answer."""
+        ...
+
+    async def keep(self, transaction: Any, scope: str, key: str, status: int, body: str) -> None:
+        """Store the answer in the open transaction of the effect."""
         ...
 
     async def abandon(self, scope: str, key: str) -> None:

@@ -7,11 +7,13 @@ HTTP: a scope (who, method and route), a key, a hash of the request, a status an
     finish  stores the answer: in the effect's own transaction where the caller has one (`conn`)
     abandon takes the row away when nothing was done, so that the key can be used again
 
+`keep` stores the answer in the effect's own transaction, so there is no instant in which the effect
+is durable and its answer is not; everything that moves orders, money, terms and shows does that.
 What `finish` after the effect (without `conn`) means: a process that dies in between leaves the
 row in progress, so a repetition is told "in progress" until `LEASE_MS` has passed and is then
 carried out a second time. That is safe exactly where the effect is idempotent by itself (a payment
-page by its hold, a stock adjustment by its reference), and those are the only callers so far. With
-`conn` there is no such gap. The lease is longer than any request may take.
+page by its hold, a stock adjustment by its reference, a product by its handle, an import by its
+content), and those are its only callers. The lease is longer than any request may take.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -93,6 +95,12 @@ class SqlIdempotency:
             return
         async with self._database.begin() as own:
             await own.execute(done)
+
+    async def keep(
+        self, transaction: AsyncConnection, scope: str, key: str, status: int, body: str
+    ) -> None:
+        """`finish` in the transaction of the effect; see `commerce.keep`."""
+        await self.finish(scope, key, status, body, conn=transaction)
 
     async def abandon(self, scope: str, key: str) -> None:
         """Nothing was done: the key is free again. An answer that was stored stays."""

@@ -1,29 +1,35 @@
-"""Orders in the record: placing, paying and reading them.
+"""Orders in the record: placing and reading them.
 
-Responsible for the rows of `orders` and `order_line` and for the fact that goes with each change.
-`place` and `pay` take the caller's connection, because an order must be placed in the very
-transaction that sells the units. It must not know payments. `orders.rid` is unique: however often
-a payment is reported, a hold becomes one order.
+Responsible for the rows of `orders` and `order_line` as they are written and read; what becomes of
+an order afterwards follows from its units and its money (`order_states_sql`). `place` takes the
+caller's connection, because an order must be placed in the very transaction that sells the units.
+It must not know payments. `orders.rid` is unique: however often a payment is reported, a hold
+becomes one order.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.bulk_sql import in_texts, texts
 from commerce.database_sql import Database
-from commerce.orders import MOVES, PAGE_MAX, Order, OrderLine, OrderPage, OrderState
-from commerce.outbox_sql import SqlOutbox
+from commerce.events_sql import add_event
+from commerce.order_states_sql import tell_order
+from commerce.orders import PAGE_MAX, Order, OrderFilter, OrderLine, OrderPage, OrderState
 from commerce.people_sql import SqlPeople
+from commerce.pricing import DISCOUNT, SHIPPING, TAX, Adjustment, share_out, sum_of, total_of
 from commerce.schema_sql import order_line, orders
 from commerce.stock import Hold
+from commerce.units_sql import add_units
 
 
-async def place(conn: AsyncConnection, id_: str, hold: Hold, *, shipping: int, now: int) -> None:
-    """A sold hold becomes an order. Raises IntegrityError if it has one already."""
+async def place(
+    conn: AsyncConnection, id_: str, hold: Hold, steps: Sequence[Adjustment], now: int
+) -> None:
+    """A sold hold becomes an order of single units. Raises IntegrityError if it has one already."""
     await conn.execute(
         insert(orders).values(
             id=id_,
@@ -33,8 +39,11 @@ async def place(conn: AsyncConnection, id_: str, hold: Hold, *, shipping: int, n
             state=OrderState.PLACED.value,
             currency=hold.currency,
             subtotal=hold.total,
-            shipping=shipping,
-            total=hold.total + shipping,
+            shipping=sum_of(steps, SHIPPING),
+            discount=-sum_of(steps, DISCOUNT),
+            tax=sum_of(steps, TAX),
+            total=total_of(hold.total, steps),
+            refunded=0,
             placed_at=now,
             updated_at=now,
         )
@@ -53,36 +62,17 @@ async def place(conn: AsyncConnection, id_: str, hold: Hold, *, shipping: int, n
             for position, line in enumerate(hold.lines)
         ],
     )
-    await _tell(conn, id_, hold.rid, hold.viewer, hold.show, OrderState.PLACED, now)
+    await add_units(conn, id_, share_out(hold.lines, steps))
+    await add_event(conn, hold.rid, f"order.{OrderState.PLACED.value}", now, order=id_)
+    head = (await conn.execute(select(orders).where(orders.c.id == id_))).one()
+    await tell_order(conn, head, OrderState.PLACED, now)
 
 
-async def move(conn: AsyncConnection, rid: str, to: OrderState, now: int) -> bool:
-    """Moves the order of a hold along the table; False when the table or a faster one says no."""
-    sources = [state.value for state, targets in MOVES.items() if to in targets]
-    moved = await conn.execute(
-        update(orders)
-        .where(orders.c.rid == rid, orders.c.state.in_(sources))
-        .values(state=to.value, updated_at=now)
-        .returning(orders.c.id, orders.c.viewer, orders.c.show)
-    )
-    row = moved.first()
-    if row is None:
-        return False
-    await _tell(conn, row.id, rid, row.viewer, row.show, to, now)
-    return True
-
-
-async def _tell(
-    conn: AsyncConnection,
-    id_: str,
-    rid: str,
-    viewer: str,
-    show: str,
-    state: OrderState,
-    now: int,
-) -> None:
-    payload = {"order": id_, "rid": rid, "viewer": viewer, "show": show, "state": state.value}
-    await SqlOutbox.add(conn, "order", rid, payload, now)
+async def read_order(conn: AsyncConnection, id_: str) -> Order | None:
+    """One order, in the caller's transaction."""
+    rows = (await conn.execute(select(orders).where(orders.c.id == id_))).all()
+    found = await _with_lines(conn, rows)
+    return found[0] if found else None
 
 
 class SqlOrders:
@@ -138,19 +128,17 @@ class SqlOrders:
         state: str | None = None,
         limit: int = 50,
         after: str | None = None,
+        *,
+        wanted: OrderFilter | None = None,
     ) -> OrderPage:
         """See `Orders`. Pages by (placed_at, id), so that new orders do not shift a page."""
         limit = max(1, min(limit, PAGE_MAX))
-        wanted: list[ColumnElement[bool]] = []
-        if show is not None:
-            wanted.append(orders.c.show == show)
-        if state is not None:
-            wanted.append(orders.c.state == state)
+        conditions = filtered(wanted or OrderFilter(show=show, state=state))
         if (before := _cursor(after)) is not None:
             at, id_ = before
             same = and_(orders.c.placed_at == at, orders.c.id < id_)
-            wanted.append(or_(orders.c.placed_at < at, same))
-        found = await self._many(wanted, limit + 1)
+            conditions.append(or_(orders.c.placed_at < at, same))
+        found = await self._many(conditions, limit + 1)
         last = found[limit - 1] if len(found) > limit else None
         return OrderPage(
             tuple(found[:limit]), None if last is None else f"{last.placed_at}.{last.id}"
@@ -169,6 +157,36 @@ class SqlOrders:
         )
         async with self._database.read() as conn:
             return await _with_lines(conn, (await conn.execute(heads)).all())
+
+
+def filtered(wanted: OrderFilter) -> list[ColumnElement[bool]]:
+    """The conditions on `orders` that a filter means."""
+    columns = orders.c
+    conditions: list[ColumnElement[bool]] = []
+    for column, value in (
+        (columns.show, wanted.show),
+        (columns.state, wanted.state),
+        (columns.viewer, wanted.viewer),
+    ):
+        if value is not None:
+            conditions.append(column == value)
+    if wanted.since is not None:
+        conditions.append(columns.placed_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(columns.placed_at < wanted.until)
+    if wanted.text:
+        part = wanted.text.lower()
+        line = order_line.c
+        in_lines = exists().where(
+            line.order == columns.id,
+            or_(
+                func.lower(line.sku).contains(part, autoescape=True),
+                func.lower(line.title).contains(part, autoescape=True),
+            ),
+        )
+        by_id = func.lower(columns.id).contains(part, autoescape=True)
+        conditions.append(or_(by_id, in_lines))
+    return conditions
 
 
 async def _with_lines(conn: AsyncConnection, rows: Sequence[Any]) -> list[Order]:
@@ -209,4 +227,7 @@ def _order(row: Any, lines: list[OrderLine]) -> Order:
         lines=tuple(lines),
         placed_at=row.placed_at,
         updated_at=row.updated_at,
+        discount=row.discount,
+        tax=row.tax,
+        refunded=row.refunded,
     )

@@ -5,6 +5,7 @@ Responsible for `begin` (a hold becomes a page to pay at), `accept` (a webhook i
     inbox    events that were stored -> look at their payment
     closer   PAYING past its deadline, CLOSING by wish -> end the page first, release afterwards
     poller   payments that nobody has told us about for a while
+    refunds  money that was promised back (`refunding`)
     listener the provider's own list of events, for webhooks that were lost
 
 It must not know SQL, the SDK or the wire. Every worker may be killed at any line and run in several
@@ -31,6 +32,8 @@ from commerce.payments import (
     ProviderRefused,
     SessionRequest,
 )
+from commerce.pricing import charged_lines
+from commerce.refunding import Refunding
 from commerce.settlement import CREATE_SETTLES_MS, Settle, Settlement, derived_key
 from commerce.stock import Hold
 
@@ -72,6 +75,7 @@ class Pay:
         clock: Callable[[], int],
         new_id: Callable[[], str],
         settle: Settle,
+        refunding: Refunding | None = None,
         shipping_label: str = "Shipping",
         tick_s: float = TICK_S,
         listen_s: float = LISTEN_S,
@@ -89,6 +93,7 @@ class Pay:
         self._settlement = Settlement(
             provider, record, clock=clock, new_id=new_id, settle=settle, crash_point=crash_point
         )
+        self._refunding = refunding
         self._listen_back_ms = LISTEN_BACK_FIRST_MS
         self._wake_inbox = asyncio.Event()
         self._slots = asyncio.Semaphore(PARALLEL_MAX)
@@ -152,7 +157,7 @@ class Pay:
             key=derived_key(payment.id, "create", 0),
             payment=payment.id,
             rid=payment.rid,
-            lines=hold.lines,
+            lines=charged_lines(hold.lines, payment.steps),
             shipping=payment.shipping,
             shipping_label=self._shipping_label,
             amount=payment.amount,
@@ -175,19 +180,29 @@ class Pay:
         for payment in (await self._record.of_rid(rid))[:1]:
             await self._settlement.advance(payment.id)
 
+    async def look_again(self, payment: str, intent: str) -> None:
+        """Bring in whatever news there is of a payment and its refunds. Raises Unavailable."""
+        await self._settlement.advance(payment)
+        if self._refunding is not None:
+            await self._refunding.heard_of(intent)
+
     async def run(self) -> None:
         """All workers, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._forever("inbox", self._inbox_tick, self._tick_s))
             group.create_task(self._forever("closer", self._closer_tick, self._tick_s))
             group.create_task(self._forever("poller", self._poller_tick, self._tick_s))
+            if self._refunding is not None:
+                group.create_task(self._forever("refunds", self._refunding.tick, self._tick_s))
             group.create_task(self._forever("listener", self._listener_tick, self._listen_s))
 
     async def once(self) -> None:
-        """One round of inbox, closer and poller, for drills that want to be in step."""
+        """One round of every worker but the listener, for drills that want to be in step."""
         await self._inbox_tick()
         await self._closer_tick()
         await self._poller_tick()
+        if self._refunding is not None:
+            await self._refunding.tick()
 
     async def listen(self) -> int:
         """Ask the provider for its events and store the new ones; how many. Raises Unavailable."""
@@ -255,6 +270,8 @@ class Pay:
 
     async def _heard_of(self, object_id: str) -> bool:
         """Something happened to this object. False: it names a payment that we do not know."""
+        if not object_id.startswith(("cs_", "pi_")):
+            return self._refunding is None or await self._refunding.heard_of(object_id)
         seen = await self._provider.look(object_id)
         if seen is None or seen.payment is None:
             return True  # not ours: the account may serve other shops

@@ -20,6 +20,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from commerce.pricing import Adjustment
+from commerce.refunds import SeenCharge, SeenDispute, SeenRefund
 from commerce.stock import HeldLine, Hold
 
 
@@ -94,18 +96,21 @@ MOVES: Final = MappingProxyType(
         P.PROCESSING: frozenset({P.CREATED, P.OPEN, P.DECLINED, P.REQUIRES_ACTION}),
         P.AUTHORISED: frozenset({*PAYABLE, P.CANCEL_REQUESTED}),
         P.CAPTURING: frozenset({P.AUTHORISED}),
-        P.CAPTURED: frozenset({P.AUTHORISED, P.CAPTURING}),
-        P.CANCEL_REQUESTED: frozenset({*PAYABLE, P.CANCELLED}),
+        P.CAPTURED: frozenset({P.AUTHORISED, P.CAPTURING, P.UNALLOCATED}),
+        P.CANCEL_REQUESTED: frozenset({*PAYABLE, P.AUTHORISED, P.CANCELLED}),
         P.MISMATCH: frozenset({*PAYABLE, P.CANCEL_REQUESTED}),
         P.UNALLOCATED: frozenset({*PAYABLE, P.CANCEL_REQUESTED, P.MISMATCH, P.CANCELLED}),
         P.CANCELLED: frozenset({*_UNCAPTURED, P.CANCEL_REQUESTED}),
     }
 )
-"""State -> the states it may be reached from. Refunds and disputes will join here.
+"""State -> the states it may be reached from. Refunds and disputes have tables of their own
+(`commerce.refunds`): they never change what was taken.
 
-Two steps go back in rank. DECLINED from PROCESSING: a bank that took its time said no. And
+Four steps go back in rank. DECLINED from PROCESSING: a bank that took its time said no.
 CANCEL_REQUESTED from CANCELLED: money turned up after all, and is let go again, never in silence.
-CANCEL_REQUESTED may still become AUTHORISED: the buyer was faster than the request."""
+CANCEL_REQUESTED from AUTHORISED: the order was cancelled before its money was taken. CAPTURED from
+UNALLOCATED: there was a unit left for late money after all. CANCEL_REQUESTED may still become
+AUTHORISED: the buyer was faster than the request."""
 
 SHOWN: Final = frozenset({P.OPEN, P.DECLINED, P.REQUIRES_ACTION})
 """States in which the hosted page can be used by a person."""
@@ -172,8 +177,10 @@ class Event:
 
     @property
     def about_payment(self) -> bool:
-        """Whether it is worth a look; others are filed away."""
-        return self.kind.startswith(("checkout.session.", "payment_intent."))
+        """Whether it is worth a look; others, and those about nothing, are filed away."""
+        return bool(self.object_id) and self.kind.startswith(
+            ("checkout.session.", "payment_intent.", "refund.", "charge.refund", "charge.dispute.")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +199,8 @@ class Payment:
     url: str
     created_at: int
     tries: int
+    steps: tuple[Adjustment, ...] = ()
+    """From the price of the goods to `amount`."""
 
 
 class ProviderRefused(Exception):
@@ -266,6 +275,28 @@ class Provider(Protocol):
 
     async def cancel(self, intent: str, key: str) -> Seen:
         """Let the reserved money go. Refused when it was taken or its page is open."""
+        ...
+
+    async def refund(
+        self, intent: str, amount: int, currency: str, *, refund: str, key: str
+    ) -> SeenRefund:
+        """Give money back; `refund` is our id of it. Refused beyond what was taken."""
+        ...
+
+    async def look_refunds(self, object_id: str) -> Sequence[SeenRefund]:
+        """The refund of this id, or all of this intent or charge, fresh; none: not known there."""
+        ...
+
+    async def look_dispute(self, object_id: str) -> SeenDispute | None:
+        """A chargeback, fresh."""
+        ...
+
+    async def list_charges(self, since_ms: int, limit: int) -> Sequence[SeenCharge]:
+        """Money taken since then, oldest first; at most `limit`, the newest if there is more."""
+        ...
+
+    async def list_refunds(self, since_ms: int, limit: int) -> Sequence[SeenRefund]:
+        """Money given back since then, likewise."""
         ...
 
     def verify(self, raw: bytes, signature: str, now_ms: int) -> Event:

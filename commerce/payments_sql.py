@@ -11,16 +11,17 @@ lost. `next_at` is when the poller looks again; null means that nothing more can
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from sqlalchemy import Row, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commerce import orders_sql, reservations_sql
+from commerce import money_sql, orders_sql, reservations_sql
 from commerce.database_sql import Database
 from commerce.errors import BadCurrency, HoldEnded, PaymentOpen, UnknownHold
-from commerce.orders import OrderState
+from commerce.events_sql import add_event
+from commerce.order_states_sql import follow
 from commerce.outbox_sql import SqlOutbox
 from commerce.payments import (
     MOVES,
@@ -33,6 +34,8 @@ from commerce.payments import (
     Seen,
 )
 from commerce.people_sql import SqlPeople
+from commerce.pricing import SHIPPING, Adjustment, sum_of, total_of
+from commerce.pricing_sql import fix_steps, steps_of, steps_paid
 from commerce.schema_sql import payment, reservation, shop
 from commerce.stock import Hold, HoldState
 
@@ -71,7 +74,8 @@ class SqlPayments:
             if row is None:
                 return None
             hold = await reservations_sql.find(conn, row.rid)
-        return None if hold is None else (_payment(row), hold)
+            steps = await steps_of(conn, row.rid)
+        return None if hold is None else (_payment(row, steps), hold)
 
     async def of_rid(self, rid: str) -> list[Payment]:
         """All payments of a hold, newest first."""
@@ -155,7 +159,7 @@ class SqlPayments:
             raise HoldEnded(hold.state.value)
         if hold.until_ms <= now:
             raise HoldEnded(HoldState.CLOSING.value)
-        newest = (await _of_rid(conn, hold.rid))[0]
+        newest = replace((await _of_rid(conn, hold.rid))[0], steps=await steps_of(conn, hold.rid))
         if newest.state is not PaymentState.CREATED and newest.state not in SHOWN:
             raise PaymentOpen
         return newest
@@ -169,20 +173,24 @@ class SqlPayments:
         moved = await reservations_sql.move(conn, hold.rid, HoldState.PAYING, now)
         if moved is None:
             raise HoldEnded(HoldState.EXPIRED.value)
+        first = not await _of_rid(conn, hold.rid)
+        steps = await fix_steps(conn, hold, terms.shipping_amount, now, first=first)
         made = Payment(
             id=id_,
             rid=hold.rid,
             session=None,
             intent=None,
             state=PaymentState.CREATED,
-            amount=hold.total + terms.shipping_amount,
-            shipping=terms.shipping_amount,
+            amount=total_of(hold.total, steps),
+            shipping=sum_of(steps, SHIPPING),
             currency=hold.currency,
             captured=0,
             url="",
             created_at=now,
             tries=0,
+            steps=steps,
         )
+        await add_event(conn, hold.rid, "payment.created", now, payment=id_, amount=made.amount)
         await conn.execute(
             payment.insert().values(
                 id=made.id,
@@ -281,7 +289,8 @@ class SqlPayments:
                 intent_id=seen.intent,
                 next_at=now + URGENT_AFTER_MS,
             )
-            await orders_sql.place(conn, order_id, sold, shipping=known.shipping, now=now)
+            steps = await steps_paid(conn, sold, known.amount, known.shipping, now)
+            await orders_sql.place(conn, order_id, sold, steps, now)
             await self._end_others(conn, known, now)
         return Sale.SOLD
 
@@ -297,7 +306,10 @@ class SqlPayments:
             moved = await _cas(
                 conn, known.id, PaymentState.CAPTURED, now, captured=amount, next_at=None
             )
-            return moved and await orders_sql.move(conn, known.rid, OrderState.PAID, now)
+            if moved:
+                await money_sql.book_capture(conn, known.id, known.rid, amount, now)
+                await follow(conn, known.rid, now)
+            return moved
 
     async def mismatch(self, known: Payment, seen: Seen, now: int) -> bool:
         """Another amount or currency than we asked for: it never sells, whatever happens next."""
@@ -309,8 +321,11 @@ class SqlPayments:
             await _tell(conn, known.rid, to.value, now)
         return True
 
-    async def unallocated(self, known: Payment, seen: Seen, now: int) -> bool:
-        """Money was taken and there is no unit for it: recorded and told, to be refunded."""
+    async def unallocated(self, known: Payment, seen: Seen, new_id: str, now: int) -> bool:
+        """Money was taken for a hold that is over: sold anew if a unit is left, else given back.
+
+        `new_id` names the order or the refund that comes of it, in this same transaction.
+        """
         async with self._database.begin() as conn:
             await _lock(conn, known.rid)
             to = PaymentState.UNALLOCATED
@@ -320,6 +335,7 @@ class SqlPayments:
             )
             if moved:
                 await _tell(conn, known.rid, to.value, now)
+                await money_sql.settle_late(conn, known.id, known.rid, new_id, now)
         return moved
 
     async def revive(self, id_: str, now: int) -> bool:
@@ -346,6 +362,8 @@ class SqlPayments:
                 if hold.state is HoldState.SOLD:
                     if known.state in (PaymentState.AUTHORISED, PaymentState.CAPTURING):
                         await _tell(conn, known.rid, "lost", now)
+                        await money_sql.give_up_order(conn, known.rid, now)
+                    await follow(conn, known.rid, now)
                 elif known.intent is not None:
                     await _tell(conn, known.rid, "returned", now)
                 return False
@@ -409,6 +427,10 @@ async def _cas(
         .where(payment.c.id == id_, payment.c.state.in_(sources))
         .values(state=to.value, updated_at=now, tries=0, **values)
     )
+    if done.rowcount == 1:
+        wanted = select(payment.c.rid).where(payment.c.id == id_)
+        rid = (await conn.execute(wanted)).scalar_one()
+        await add_event(conn, rid, f"payment.{to.value}", now, payment=id_)
     return done.rowcount == 1
 
 
@@ -445,7 +467,7 @@ async def _tell(conn: AsyncConnection, rid: str, state: str, now: int) -> None:
     await SqlOutbox.add(conn, "payment", rid, payload, now)
 
 
-def _payment(row: Row[Any]) -> Payment:
+def _payment(row: Row[Any], steps: tuple[Adjustment, ...] = ()) -> Payment:
     return Payment(
         id=row.id,
         rid=row.rid,
@@ -459,4 +481,5 @@ def _payment(row: Row[Any]) -> Payment:
         url=row.url,
         created_at=row.created_at,
         tries=row.tries,
+        steps=steps,
     )

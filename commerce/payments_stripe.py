@@ -14,16 +14,18 @@ telemetry is switched off: it writes an id into the home folder and reports it.
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import httpx
 import stripe
 from typing_extensions import override
 
+from commerce import refunds_stripe
 from commerce.errors import BadSignature, Unavailable
 from commerce.payments import Event, ProviderRefused, Seen, SessionRequest
+from commerce.refunds import SeenCharge, SeenDispute, SeenRefund
+from commerce.refunds_stripe import from_provider, to_provider
 
 TIMEOUT_S: Final = 10.0
 CONNECTIONS_MAX: Final = 20
@@ -38,8 +40,6 @@ SECRETS_MAX: Final = 2
 """The current webhook secret and, while it is being rotated, the one before."""
 NAME_CHARS_MAX: Final = 250
 PAGE: Final = 100
-HUNDREDTHS: Final = MappingProxyType({"ISK": 100, "UGX": 100})
-"""Stripe counts these in hundredths, although ISO 4217 gives them no decimals."""
 
 _NOT_NOW: Final = frozenset({"lock_timeout", "idempotency_key_in_use", "rate_limit"})
 """Refusals that only mean "not now"."""
@@ -158,6 +158,69 @@ class StripeProvider:
             await self._call(intents.cancel_async(intent, {}, {"idempotency_key": key}))
         )
 
+    async def refund(
+        self, intent: str, amount: int, currency: str, *, refund: str, key: str
+    ) -> SeenRefund:
+        """See `Provider`."""
+        params: Any = {
+            "payment_intent": intent,
+            "amount": to_provider(amount, currency),
+            "metadata": {"refund": refund},
+        }
+        made = self._client.v1.refunds.create_async(params, {"idempotency_key": key})
+        return refunds_stripe.seen_refund(await self._call(made))
+
+    async def look_refunds(self, object_id: str) -> Sequence[SeenRefund]:
+        """See `Provider`: `re_…`, `pi_…` or `ch_…`; at most 100 of one payment."""
+        refunds = self._client.v1.refunds
+        try:
+            if object_id.startswith("re_"):
+                one = await self._call(refunds.retrieve_async(object_id))
+                return [refunds_stripe.seen_refund(one)]
+            name = {"pi_": "payment_intent", "ch_": "charge"}.get(object_id[:3])
+            if name is not None:
+                params: Any = {name: object_id, "limit": PAGE}
+                page = await self._call(refunds.list_async(params))
+                return [refunds_stripe.seen_refund(one) for one in page.data]
+        except ProviderRefused as refused:
+            if refused.code != "resource_missing":
+                raise
+        return []
+
+    async def look_dispute(self, object_id: str) -> SeenDispute | None:
+        """See `Provider`."""
+        if not object_id.startswith(("dp_", "du_")):
+            return None
+        try:
+            found = self._client.v1.disputes.retrieve_async(object_id)
+            return refunds_stripe.seen_dispute(await self._call(found))
+        except ProviderRefused as refused:
+            if refused.code != "resource_missing":
+                raise
+        return None
+
+    async def list_charges(self, since_ms: int, limit: int) -> Sequence[SeenCharge]:
+        """See `Provider`."""
+        found = await self._list(self._client.v1.charges.list_async, since_ms, limit)
+        return [refunds_stripe.seen_charge(one) for one in found]
+
+    async def list_refunds(self, since_ms: int, limit: int) -> Sequence[SeenRefund]:
+        """See `Provider`."""
+        found = await self._list(self._client.v1.refunds.list_async, since_ms, limit)
+        return [refunds_stripe.seen_refund(one) for one in found]
+
+    async def _list(self, ask: Callable[..., Any], since_ms: int, limit: int) -> list[Any]:
+        """Oldest first; at most `limit`, the newest ones if there are more."""
+        found: list[Any] = []
+        params: dict[str, Any] = {"created": {"gte": since_ms // 1000}, "limit": min(PAGE, limit)}
+        while len(found) < limit:
+            page = await self._call(ask(params))
+            found.extend(page.data)
+            if not page.has_more or not page.data:
+                break
+            params["starting_after"] = page.data[-1].id
+        return found[:limit][::-1]
+
     def verify(self, raw: bytes, signature: str, now_ms: int) -> Event:
         """A webhook by Stripe's scheme (`t=…,v1=…`), against every secret we have.
 
@@ -181,15 +244,8 @@ class StripeProvider:
 
     async def list_events(self, since_ms: int, limit: int) -> Sequence[Event]:
         """See `Provider`. At most `limit`, the newest ones if there are more."""
-        found: list[Event] = []
-        params: dict[str, Any] = {"created": {"gte": since_ms // 1000}, "limit": min(PAGE, limit)}
-        while len(found) < limit:
-            page = await self._call(self._client.v1.events.list_async(params))  # type: ignore[arg-type]
-            found.extend(_event(event.to_dict()) for event in page.data)
-            if not page.has_more or not page.data:
-                break
-            params["starting_after"] = page.data[-1].id
-        return found[:limit][::-1]
+        found = await self._list(self._client.v1.events.list_async, since_ms, limit)
+        return [_event(event.to_dict()) for event in found]
 
     async def close(self) -> None:
         """See `Provider`."""
@@ -253,17 +309,6 @@ class _Client(stripe.HTTPClient):
     @override
     async def close_async(self) -> None:
         await self._http.aclose()
-
-
-def to_provider(amount: int, currency: str) -> int:
-    """Our minor units (ISO 4217) as Stripe counts them."""
-    return amount * HUNDREDTHS.get(currency, 1)
-
-
-def from_provider(amount: int, currency: str) -> int:
-    """Stripe's count as our minor units; -1, which equals no amount, if it does not come out."""
-    whole, rest = divmod(amount, HUNDREDTHS.get(currency, 1))
-    return -1 if rest else whole
 
 
 def _line_items(request: SessionRequest) -> list[Mapping[str, Any]]:

@@ -16,6 +16,7 @@ from sqlalchemy import Column, Table, and_, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.database_sql import Database, insert_new, upsert
+from commerce.money_schema_sql import refund, return_case, shipment
 from commerce.orders import OrderState
 from commerce.people import Erasure, ErasureList, OrdersUnderWay, newest
 from commerce.schema_sql import (
@@ -33,7 +34,16 @@ PERSON_COLUMNS: Final = ("viewer", "person")
 ROWS_MAX: Final = 10_000
 """Rows of one table in one export; more is a machine, not a person."""
 SETTLED_MS: Final = 14 * 24 * 3_600_000
-"""An order that was paid this long ago counts as delivered: its buyer may ask to be forgotten."""
+"""An order that has not moved for so long counts as delivered: its buyer may be forgotten."""
+WRITTEN: Final = (refund.c.reason, return_case.c.reason, shipment.c.tracking)
+"""What people wrote or what leads to their door: emptied when they are forgotten."""
+UNDER_WAY: Final = (
+    OrderState.PLACED,
+    OrderState.PAID,
+    OrderState.PARTLY_SHIPPED,
+    OrderState.SHIPPED,
+    OrderState.CANCELLING,
+)
 BATCH: Final = 500
 SECRET_COLUMNS: Final = frozenset({"wrapped", "sealed", "fingerprint", "request_sha"})
 
@@ -160,6 +170,10 @@ class SqlPeople:
             done = await conn.execute(
                 delete(person_detail).where(person_detail.c.rid.in_(old.scalar_subquery()))
             )
+            for column in WRITTEN:
+                table = column.table
+                old_ones = (table.c.updated_at < before, column != "")
+                await conn.execute(update(table).where(*old_ones).values({column.name: ""}))
             none_left = ~exists().where(person_detail.c.person == person_key.c.person)
             await conn.execute(
                 update(person_key)
@@ -206,6 +220,10 @@ def _place(person: str, rid: str) -> str:
 
 async def _forget(conn: AsyncConnection, person: str, at: int) -> None:
     await conn.execute(delete(person_detail).where(person_detail.c.person == person))
+    own = select(reservation.c.rid).where(reservation.c.viewer == person).scalar_subquery()
+    for column in WRITTEN:
+        table = column.table
+        await conn.execute(update(table).where(table.c.rid.in_(own)).values({column.name: ""}))
     await conn.execute(
         update(person_key)
         .where(person_key.c.person == person)
@@ -220,7 +238,7 @@ async def _refuse_under_way(conn: AsyncConnection, person: str, now: int) -> Non
     )
     under_way = select(func.count()).where(
         orders.c.viewer == person,
-        orders.c.state.in_([OrderState.PLACED.value, OrderState.PAID.value]),
+        orders.c.state.in_([state.value for state in UNDER_WAY]),
         orders.c.updated_at > now - SETTLED_MS,
     )
     counts = [(await conn.execute(wanted)).scalar_one() for wanted in (holds, under_way)]

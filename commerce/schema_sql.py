@@ -302,7 +302,10 @@ orders = Table(
     Column("currency", String(3), nullable=False),
     Column("subtotal", Amount, nullable=False),
     Column("shipping", Amount, nullable=False),
+    Column("discount", Amount, nullable=False, server_default="0"),
+    Column("tax", Amount, nullable=False, server_default="0"),  # of which tax
     Column("total", Amount, nullable=False),
+    Column("refunded", Amount, nullable=False, server_default="0"),  # has arrived back
     Column("placed_at", Ms, nullable=False),
     Column("updated_at", Ms, nullable=False),
     Index("ix_orders_placed_at_id", "placed_at", "id"),

@@ -190,7 +190,7 @@ class Settlement:
         """It must not sell any more: end the page, or let the reserved money go."""
         if seen.intent_status == "succeeded":
             _log.error("payment %s took money for which there is no unit", payment.id)
-            await self._record.unallocated(payment, seen, self._clock())
+            await self._record.unallocated(payment, seen, self._new_id(), self._clock())
             return False
         return await self._end(seen, payment.id, payment.tries)
 

@@ -49,6 +49,17 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Promise:
+    """What the viewer saw when they pressed; kept with the hold, never part of its identity."""
+
+    pinned: str | None
+    """The product the host was showing."""
+    pinned_at: int | None
+    media_ms: int | None
+    """Milliseconds since the show went live: the place in its recording."""
+
+
+@dataclass(frozen=True, slots=True)
 class Press:
     """A viewer pressed Buy. The same `rid` is the same press, however often it is sent."""
 
@@ -60,6 +71,7 @@ class Press:
     """An earlier attempt's answer was lost: never answer from a local sold-out flag."""
     total: int | None = None
     """What the page showed, in minor units."""
+    promise: Promise | None = None
 
 
 @dataclass(frozen=True, slots=True)

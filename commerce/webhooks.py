@@ -24,6 +24,12 @@ from standardwebhooks import Webhook
 
 TYPES: Final = (
     "order.paid",
+    "order.partly_shipped",
+    "order.shipped",
+    "order.delivered",
+    "order.closed",
+    "order.cancelling",
+    "order.cancelled",
     "stock.changed",
     "show.live",
     "show.paused",

@@ -35,6 +35,7 @@ from commerce.errors import (
 )
 from commerce.hold_rule import Allowance, HoldRule
 from commerce.lapses_sql import lapses_of
+from commerce.money_schema_sql import hold_promise
 from commerce.record import Outcome, Winner
 from commerce.reservations_sql import OPEN_STATES, find_many
 from commerce.schema_sql import (
@@ -51,6 +52,8 @@ from commerce.schema_sql import (
 from commerce.stock import OPEN_HOLDS_MAX, Drop, HeldLine, Hold, HoldState
 
 TITLE_MAX: Final = 512
+PRICE_SOURCE: Final = "list"
+"""Where a hold's price comes from: the catalogue. A discount is a step of its own."""
 
 _WITHIN_LIMIT: Final = (
     'ON CONFLICT ("drop", viewer, sku) DO UPDATE SET units = viewer_use.units + excluded.units '
@@ -313,7 +316,23 @@ async def _insert(
             )
     await insert_rows(conn, reservation_line, lines)
     await insert_rows(conn, stock_ledger, ledger)
+    await insert_rows(conn, hold_promise, _promises(fitting))
     await _count(conn, [hold for _winner, hold in fitting], drops)
+
+
+def _promises(fitting: Sequence[tuple[Winner, Hold]]) -> list[dict[str, object]]:
+    """What the host was showing, beside the price (which stands in the lines)."""
+    return [
+        {
+            "rid": hold.rid,
+            "source": PRICE_SOURCE,
+            "pinned": winner.press.promise.pinned,
+            "pinned_at": winner.press.promise.pinned_at,
+            "media_ms": winner.press.promise.media_ms,
+        }
+        for winner, hold in fitting
+        if winner.press.promise is not None
+    ]
 
 
 async def _count(

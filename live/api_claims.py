@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from commerce.claims import Kept, Place
 from live.audit import Audit, Limited, human
 from live.codes import refuse
-from live.http import Call, Route, Streamed
+from live.http import Call, Route, Text
 
 PAGE_MAX: Final = 1_000
 
@@ -124,7 +124,7 @@ class ClaimsApi:
                   self.list_claims, ClaimPage, who="host", query=ClaimQuery,
                   codes=("unknown_drop",), tag="claims"),
             Route("GET", drop + ".csv", "export_claims", "The same as CSV, complete.",
-                  self.export_claims, str, who="host", gives="text/csv",
+                  self.export_claims, str, who="host", produces="text/csv",
                   codes=("unknown_drop",), tag="claims"),
             Route("GET", drop + "/check", "check_claims",
                   "Recompute whether the order of claims is consistent.", self.check_claims,
@@ -152,11 +152,11 @@ class ClaimsApi:
         more = None if after is None else f"{after[0]}-{after[1]}"
         return ClaimPage([_view(kept) for kept in found], more, await self._audit.flagged(drop))
 
-    async def export_claims(self, call: Call) -> Streamed:
+    async def export_claims(self, call: Call) -> Text:
         """Everything, made while it is sent."""
         drop = call.path["drop"]
         chunks = await self._audit.csv(drop)
-        return Streamed("claims.csv", "text/csv", chunks)
+        return Text("text/csv", chunks, "claims.csv")
 
     async def check_claims(self, call: Call) -> CheckView:
         """Replays the epochs of the drop."""

@@ -1,8 +1,8 @@
-"""HTTP for buying: holds, paying, orders, the provider's webhooks.
+"""HTTP for buying: holds, paying, the provider's webhooks.
 
 Responsible for the way from a hold to a paid order as a page walks it. Deciding is
-`commerce.pay`'s and `commerce.checkout`'s; a viewer sees only what is their own, a host sees the
-shop's.
+`commerce.pay`'s and `commerce.checkout`'s; a viewer sees only what is their own. What comes after
+the payment is `api_order_desk`'s.
 """
 
 from typing import Annotated, Any, Final
@@ -10,36 +10,19 @@ from typing import Annotated, Any, Final
 from msgspec import Meta, Struct
 
 from commerce.checkout import Checkout
-from commerce.errors import UnknownHold, UnknownOrder
-from commerce.orders import Order, Orders
+from commerce.errors import UnknownHold
 from commerce.pay import Pay
 from commerce.payments import Address, Delivery
 from commerce.stock import HoldState
 from live.chat import clean
 from live.codes import refuse
 from live.http import Call, Route
-from live.views import hold_view, order_view
+from live.order_views import LineView, Money, lines_of
+from live.views import hold_view
 
-PAGE_MAX: Final = 100
 WEBHOOK_BYTES_MAX: Final = 256 * 1024
 
 ShortText = Annotated[str, Meta(min_length=1, max_length=120)]
-
-
-class Money(Struct, frozen=True):
-    """Minor units of a currency."""
-
-    amount: int
-    currency: str
-
-
-class LineView(Struct, frozen=True):
-    """One line of a hold or an order."""
-
-    sku: str
-    title: str
-    quantity: int
-    price: Money
 
 
 class HoldView(Struct, frozen=True):
@@ -90,51 +73,12 @@ class PaymentView(Struct, frozen=True):
     until_ms: int
 
 
-class OrderView(Struct, frozen=True):
-    """An order."""
-
-    id: str
-    rid: str
-    show: str
-    state: str
-    lines: list[LineView]
-    subtotal: Money
-    shipping: Money
-    total: Money
-    at: int
-    updated_at: int
-
-
-class OrderDetail(Struct, frozen=True):
-    """An order with who bought it, for the buyer and the host."""
-
-    order: OrderView
-    customer: dict[str, Any] | None
-
-
-class OrderList(Struct, frozen=True):
-    """Orders, newest first; `next` continues the list."""
-
-    orders: list[OrderView]
-    next: str | None
-
-
-class OrderQuery(Struct, frozen=True):
-    """A host may ask for a show's orders or one state."""
-
-    show: Annotated[str, Meta(max_length=64)] | None = None
-    state: Annotated[str, Meta(max_length=20)] | None = None
-    after: Annotated[str, Meta(max_length=160)] | None = None
-    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 50
-
-
 class OrdersApi:
     """Handlers. `address` is where viewers find this server."""
 
-    def __init__(self, checkout: Checkout, pay: Pay, orders: Orders, address: str) -> None:
+    def __init__(self, checkout: Checkout, pay: Pay, address: str) -> None:
         self._checkout = checkout
         self._pay = pay
-        self._orders = orders
         self._address = address
 
     def routes(self) -> list[Route]:
@@ -152,11 +96,6 @@ class OrdersApi:
                   self.begin_payment, PaymentView, who="somebody", body=PayBody, status=201,
                   key="required", codes=("unknown_hold", "hold_ended", "payment_open"),
                   tag="buying"),
-            Route("GET", "/api/v1/orders", "list_orders",
-                  "Your orders; a host sees the shop's.", self.list_orders, OrderList,
-                  who="somebody", query=OrderQuery, tag="buying"),
-            Route("GET", "/api/v1/orders/{order}", "get_order", "One order.", self.get_order,
-                  OrderDetail, who="somebody", codes=("unknown_order",), tag="buying"),
             Route("POST", "/api/v1/webhooks/stripe", "accept_event",
                   "An event of the payment provider, signed.", self.accept_event, None,
                   raw=True, body_bytes_max=WEBHOOK_BYTES_MAX, status=204,
@@ -217,25 +156,6 @@ class OrdersApi:
             until_ms=page.hold.until_ms,
         )
 
-    async def list_orders(self, call: Call) -> OrderList:
-        """Newest first."""
-        query: OrderQuery = call.query
-        if not call.me.role.runs_shows:
-            own = await self._orders.of_viewer(call.me.id, query.limit)
-            return OrderList([_order(order) for order in own], None)
-        page = await self._orders.page(
-            show=query.show, state=query.state, limit=query.limit, after=query.after
-        )
-        return OrderList([_order(order) for order in page.orders], page.after)
-
-    async def get_order(self, call: Call) -> OrderDetail:
-        """A stranger's order is an unknown one."""
-        order = await self._orders.get(call.path["order"])
-        mine = order is not None and (order.viewer == call.me.id or call.me.role.runs_shows)
-        if order is None or not mine:
-            raise UnknownOrder
-        return OrderDetail(_order(order), await self._orders.customer(order.rid))
-
     async def accept_event(self, call: Call) -> None:
         """Stored, then answered; worked on afterwards."""
         await self._pay.accept(call.raw, call.headers.get("stripe-signature", ""))
@@ -248,19 +168,6 @@ def _text(text: str, field: str) -> str:
     return cleaned
 
 
-def _lines(lines: list[dict[str, Any]]) -> list[LineView]:
-    return [
-        LineView(line["sku"], line["title"], line["quantity"], Money(**line["price"]))
-        for line in lines
-    ]
-
-
 def _hold(hold: Any) -> HoldView:
     view = hold_view(hold)
-    return HoldView(**{**view, "lines": _lines(view["lines"]), "total": Money(**view["total"])})
-
-
-def _order(order: Order) -> OrderView:
-    view = order_view(order)
-    sums = {name: Money(**view[name]) for name in ("subtotal", "shipping", "total")}
-    return OrderView(**{**view, **sums, "lines": _lines(view["lines"])})
+    return HoldView(**{**view, "lines": lines_of(view["lines"]), "total": Money(**view["total"])})

@@ -172,6 +172,7 @@ class ShowsApi:
             video=body.video,
             starts_at=body.starts_at,
             hidden=body.hidden,
+            keep=call.keep(_view),
         )
         self._stage.refresh_soon(made.id)
         return _view(made)
@@ -190,7 +191,7 @@ class ShowsApi:
         }
         if isinstance(values.get("title"), str):
             values["title"] = _title(values["title"])
-        changed = await self._shows.change(call.path["show"], values)
+        changed = await self._shows.change(call.path["show"], values, call.keep(_view))
         await self._stage.refresh(changed.id)
         return _view(changed)
 

@@ -27,15 +27,16 @@ from starlette.types import ASGIApp
 from commerce.clock_sql import DatabaseClock
 from commerce.database_sql import Database
 from commerce.errors import CommerceError
-from commerce.idempotency_sql import SqlIdempotency
 from commerce.people_sql import SqlPeople
 from commerce.reconcile import Light
 from commerce.stock import Drop, Level
-from live import endpoints, openapi, pages
+from live import chores, endpoints, openapi, pages
 from live.accounts_sql import SqlAccounts
 from live.api_accounts import AccountsApi
+from live.api_back_office import BackOfficeApi
 from live.api_catalog import CatalogApi
 from live.api_claims import ClaimsApi
+from live.api_order_desk import OrderDeskApi
 from live.api_orders import OrdersApi
 from live.api_people import PeopleApi
 from live.api_shows import ShowsApi
@@ -48,7 +49,7 @@ from live.crash import crash_hook
 from live.data_folder import DataFolder
 from live.engines import find_valkey, valkey_of
 from live.facts import FactTeller
-from live.http import Api
+from live.http import Api, Route
 from live.identity import Tokens
 from live.metrics import exporter
 from live.migrate_sql import migrate, revisions
@@ -76,12 +77,8 @@ log = logging.getLogger(__name__)
 WEB: Final = ROOT / "web_client"
 READY_S: Final = 2.0
 CONNECTIONS_PER_100_FILES: Final = 90
-BYTES_PER_MBIT: Final = 125_000
 """A viewer is one open file; the rest is for HTTP, engines and the program itself."""
-FORGET_S: Final = 3_600.0
-CANCELS_MAX: Final = 5
-CANCEL_WAIT_S: Final = 2.0
-PROVIDER: Final = "stripe"
+BYTES_PER_MBIT: Final = 125_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +140,13 @@ class App:
             "claims_lost": self.trade.claims.lost,
             "claims_waiting": self.trade.claims.waiting,
             "claims_flagged": self.trade.checkout.board.refused,
+            "books_wrong": self._books_wrong(),
         }
+
+    def _books_wrong(self) -> float:
+        """Differences of the last reconciliation on this node; -1: none was made yet."""
+        last = self.trade.money.check.last
+        return -1.0 if last is None else float(last.wrong)
 
 
 def _admission(settings: Settings) -> Admission:
@@ -231,7 +234,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
             try:
                 yield app
             finally:
-                await _end(tasks)
+                await chores.end(tasks)
 
 
 def _work(app: App, settings: Settings) -> list[tuple[str, Coroutine[Any, Any, None]]]:
@@ -253,33 +256,9 @@ def _work(app: App, settings: Settings) -> list[tuple[str, Coroutine[Any, Any, N
         ("webhooks", webhooks.run()),
         ("courier", trade.courier.run()),
         ("retention", Retention(app.people, settings.retention_days, now).run()),
-        ("keys", _forget_old_keys(trade.idempotency)),
+        ("keys", chores.forget_old_keys(trade.idempotency)),
+        ("books", chores.compare_books(trade.money.check)),
     ]
-
-
-async def _forget_old_keys(keys: SqlIdempotency) -> None:
-    """Without it the answers kept for repetitions would grow for as long as the shop lives."""
-    while True:
-        try:
-            while await keys.prune():
-                pass
-        except CommerceError as outage:
-            log.warning("old keys stay: %s", type(outage).__name__)
-        await asyncio.sleep(FORGET_S)
-
-
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel, and again: one that arrives as a library's wait ends can get lost there."""
-    for _ in range(CANCELS_MAX):
-        running = [task for task in tasks if not task.done()]
-        if not running:
-            return
-        for task in running:
-            task.cancel()
-        await asyncio.wait(running, timeout=CANCEL_WAIT_S)
-    names = ", ".join(task.get_name() for task in tasks if not task.done())
-    if names:
-        log.error("still running at the end: %s", names)
 
 
 def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
@@ -321,10 +300,11 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
         *AccountsApi(app.accounts, app.shop, trade.catalog, app.tokens, clock, new_id).routes(),
         *ShowsApi(app.shows, app.stage, trade.checkout, trade.lists.draw).routes(),
         *CatalogApi(trade.catalog, trade.checkout, app.shop, trade.reconciler).routes(),
-        *OrdersApi(trade.checkout, trade.pay, trade.orders, address).routes(),
+        *OrdersApi(trade.checkout, trade.pay, address).routes(),
         *PeopleApi(app.people, app.now).routes(),
         *WebhooksApi(trade.webhooks, app.secret, app.now).routes(),
         *ClaimsApi(trade.audit).routes(),
+        *_money_routes(app),
     ]
     api = Api(app.tokens, trade.idempotency, clock)
     described = openapi.document(table, version())
@@ -340,6 +320,23 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
     )
     asgi.state.short_way = door
     return asgi
+
+
+def _money_routes(app: App) -> list[Route]:
+    trade, money = app.trade, app.trade.money
+    desk = OrderDeskApi(
+        trade.orders, money.dossiers, money.desk, money.fulfilment, clock=app.now, new_id=new_id
+    )
+    office = BackOfficeApi(
+        trade.orders,
+        money.packing,
+        money.terms,
+        money.check,
+        app.shop,
+        app.shows,
+        clock=app.now,
+    )
+    return [*desk.routes(), *office.routes()]
 
 
 async def examine_node(settings: Settings) -> "list[doctor.Finding]":

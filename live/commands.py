@@ -11,7 +11,7 @@ from typing import Any
 
 from commerce.checkout import Checkout
 from commerce.errors import CommerceError
-from commerce.stock import Hold, Line, Press
+from commerce.stock import Hold, Line, Press, Promise
 from commerce.waiting import Wait as WaitFor
 from commerce.waiting import Waitlist
 from live.belongings import Belongings, ShowReader
@@ -96,7 +96,7 @@ class Commands:
         who = connection.context
         if command.name != "buy" or not isinstance(who, Identity):
             return False
-        press = _press(who, read(Buy, command.params))
+        press = _press(who, read(Buy, command.params), self._promise(connection))
 
         def answered(answer: Hold | CommerceError) -> None:
             if isinstance(answer, CommerceError):
@@ -129,7 +129,7 @@ class Commands:
             case Like():
                 return self.like(connection, params)
             case Buy():
-                return await self.buy(who, params)
+                return await self.buy(who, params, self._promise(connection))
             case Cancel():
                 return await self.cancel(who, params)
             case Wait():
@@ -241,9 +241,19 @@ class Commands:
         self._counters.like(connection.room.name, like.n)
         return {}
 
-    async def buy(self, who: Identity, buy: Buy) -> dict[str, Any]:
+    def _promise(self, connection: Connection) -> Promise | None:
+        """What the room was showing at the press."""
+        if connection.room is None:
+            return None
+        pin, show = (connection.room.facts.get(key) for key in ("pin", "show"))
+        pin = pin if isinstance(pin, dict) else {}
+        started = show.get("started_at") if isinstance(show, dict) else None
+        media_ms = max(self._clock() - started, 0) if isinstance(started, int) else None
+        return Promise(pin.get("product"), pin.get("pinned_at"), media_ms)
+
+    async def buy(self, who: Identity, buy: Buy, promise: Promise | None = None) -> dict[str, Any]:
         """All lines or nothing; answered when the hold is in the database."""
-        hold = await self._checkout.reserve(_press(who, buy))
+        hold = await self._checkout.reserve(_press(who, buy, promise))
         return hold_view(hold)
 
     async def cancel(self, who: Identity, cancel: Cancel) -> dict[str, Any]:
@@ -252,7 +262,7 @@ class Commands:
         return hold_view(hold)
 
 
-def _press(who: Identity, buy: Buy) -> Press:
+def _press(who: Identity, buy: Buy, promise: Promise | None) -> Press:
     return Press(
         rid=buy.rid,
         viewer=who.id,
@@ -260,4 +270,5 @@ def _press(who: Identity, buy: Buy) -> Press:
         lines=tuple(Line(line.sku, line.quantity) for line in buy.lines),
         retry=buy.retry,
         total=buy.total,
+        promise=promise,
     )

@@ -13,15 +13,16 @@ from typing import Annotated
 import msgspec
 import typer
 
-from commerce.errors import BadCurrency, UnknownDrop
+from commerce.errors import BadCurrency, CommerceError, UnknownDrop
 from commerce.people import OrdersUnderWay
 from commerce.raffle import lot
 from live.accounts import PASSWORD_CHARS_MIN
+from live.api_back_office import DAY_MS, view_report
 from live.app import examine_node
 from live.backup import BadBackup
 from live.identity import Role
 from live.imports import import_file
-from live.office import open_office, restore_database
+from live.office import open_books, open_office, restore_database
 from live.settings import Settings
 from live.terminal import Data, fail, run, settings_of
 from live.trade import clock
@@ -250,6 +251,39 @@ async def _check_claims(settings: Settings, drop: str) -> None:
         flagged = await office.audit.flagged(drop)
     typer.echo(json.dumps({"ok": report.ok, **asdict(report), "flagged": flagged}))
     if not report.ok:
+        raise SystemExit(1)
+
+
+@desk_cli.command("reconcile")
+def reconcile_command(
+    days: Annotated[int, typer.Option(help="How far back.", min=1, max=366)] = 3,
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Compare our books with the payment provider's. Ends with 1 if they differ."""
+    settings = settings_of(data=data)
+    if not settings.stripe_key:
+        fail("set LIVE_STRIPE_KEY: a sandbox is compared by the node that runs it")
+    run(_reconcile(settings, days, as_json=as_json))
+
+
+async def _reconcile(settings: Settings, days: int, *, as_json: bool) -> None:
+    try:
+        async with open_books(settings) as check:
+            report = await check.run(days * DAY_MS)
+    except CommerceError as outage:
+        fail(f"not compared ({type(outage).__name__}); please try again")
+    if as_json:
+        typer.echo(msgspec.json.encode(view_report(report)).decode())
+    else:
+        for one in report.differences:
+            typer.echo(
+                f"{one.kind}  {one.intent}  ours {one.ours}  theirs {one.theirs}  {one.currency}"
+            )
+        for fault in report.faults:
+            typer.echo(f"{fault.kind}  {fault.what}  {fault.amount}")
+        typer.echo(f"{report.charges} charges compared, {report.wrong} to look at")
+    if report.wrong:
         raise SystemExit(1)
 
 

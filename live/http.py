@@ -9,7 +9,7 @@ codes of the wire. Handlers get a checked `Call` and return a struct; they must 
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from starlette.routing import Route as StarletteRoute
 from commerce.card_numbers import refuse_card_numbers
 from commerce.errors import CommerceError
 from commerce.idempotency import Idempotency, Replay, request_sha
+from commerce.keep import Keep
 from live.codes import CODES, refuse
 from live.identity import Identity, Tokens
 from live.messages import field_of
@@ -50,6 +51,8 @@ class Call:
     raw: bytes
     headers: Mapping[str, str]
     peer: str
+    answer: "Answer | None" = None
+    """Where the answer is kept for repetitions; None: the request has no Idempotency-Key."""
 
     @property
     def me(self) -> Identity:
@@ -57,14 +60,37 @@ class Call:
         assert self.who is not None
         return self.who
 
+    def keep(self, render: Callable[[T], Any]) -> "Keep[T] | None":
+        """For the transaction of the effect: keeps what `render` makes of its result."""
+        return None if self.answer is None else self.answer.keeping(render)
+
+
+class Answer:
+    """The answer to a request with a key; `kept` once a transaction has taken it along."""
+
+    def __init__(self, idempotency: Idempotency, scope: str, key: str, status: int) -> None:
+        self._idempotency = idempotency
+        self._place = (scope, key, status)
+        self.kept: bytes | None = None
+
+    def keeping(self, render: Callable[[T], Any]) -> Keep[T]:
+        """See `Call.keep`."""
+
+        async def keep(transaction: Any, result: T) -> None:
+            body = msgspec.json.encode(render(result))
+            await self._idempotency.keep(transaction, *self._place, body.decode())
+            self.kept = body
+
+        return keep
+
 
 @dataclass(frozen=True, slots=True)
-class Streamed:
-    """An answer that is made while it is sent; `name` is what a browser saves it as."""
+class Text:
+    """An answer that is not JSON, whole or in pieces; `filename`: to be saved under that name."""
 
-    name: str
     media: str
-    chunks: AsyncIterator[bytes]
+    content: str | AsyncIterator[str] | AsyncIterator[bytes]
+    filename: str = ""
 
 
 Handler = Callable[[Call], Awaitable[Any]]
@@ -88,8 +114,6 @@ class Route:
     """The body is handed over as bytes."""
     media: str = "application/json"
     """Content type of the body."""
-    gives: str = "application/json"
-    """Content type of the answer; another one than JSON comes as `Streamed`."""
     body_bytes_max: int = BODY_BYTES_MAX
     query: type[msgspec.Struct] = NoQuery
     status: int = 200
@@ -97,6 +121,8 @@ class Route:
     """Idempotency-Key: none, optional or required."""
     codes: tuple[str, ...] = ()
     """Refusals beside those that every route of its kind can give."""
+    produces: str = "application/json"
+    """Content type of the answer; others than JSON are `Text`."""
     scan: bool = True
     """Look for card numbers in the body."""
     tag: str = field(default="shop")
@@ -158,17 +184,23 @@ class Api:
                 media_type="application/json" if begun.status < 400 else PROBLEM_TYPE,
                 headers={"idempotent-replayed": "true"},
             )
+        answer = Answer(self._idempotency, scope, key, route.status)
         try:
-            response = _json(route.status, await route.handler(call))
+            result = await route.handler(replace(call, answer=answer))
+            response = _json(route.status, result)
         except (Rejected, CommerceError, BrokerUnavailable) as refused:
             rejected = refused if isinstance(refused, Rejected) else as_rejected(refused)
             response = problem(rejected)
             if CODES[rejected.code].temporary:
-                await self._idempotency.abandon(scope, key)
+                await self._idempotency.abandon(scope, key)  # leaves an answer that was kept
                 return response
+            if answer.kept is not None:
+                return response  # what failed came after the effect: a repetition hears of that
         except BaseException:
             await self._idempotency.abandon(scope, key)
             raise
+        if answer.kept is not None:
+            return Response(answer.kept, route.status, media_type="application/json")
         await self._idempotency.finish(
             scope, key, response.status_code, bytes(response.body).decode()
         )
@@ -195,10 +227,15 @@ class Api:
 
 
 def _query(route: Route, request: Request) -> Any:
+    given = dict(request.query_params)
     try:
-        return msgspec.convert(dict(request.query_params), route.query, strict=False)
+        query = msgspec.convert(given, route.query, strict=False)
     except msgspec.ValidationError as wrong:
         raise refuse("bad_params", field=field_of(wrong)) from None
+    for name in given:
+        if getattr(query, name, given) is None:  # the text "null" is not a way to leave one out
+            raise refuse("bad_params", field=name)
+    return query
 
 
 async def _read(route: Route, request: Request) -> bytes:
@@ -232,15 +269,20 @@ def _body(route: Route, raw: bytes) -> Any:
 
 
 def _json(status: int, value: Any) -> Response:
-    if isinstance(value, Streamed):
-        headers = {
-            "content-disposition": f'attachment; filename="{value.name}"',
-            "cache-control": "no-store",
-        }
-        return StreamingResponse(value.chunks, status, headers, media_type=value.media)
+    if isinstance(value, Text):
+        return _text(status, value)
     if status == 204 or value is None:
         return Response(status_code=204)
     return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _text(status: int, value: Text) -> Response:
+    headers = {"cache-control": "no-store"}
+    if value.filename:
+        headers["content-disposition"] = f'attachment; filename="{value.filename}"'
+    if isinstance(value.content, str):
+        return Response(value.content, status, headers, media_type=value.media)
+    return StreamingResponse(value.content, status, headers, media_type=value.media)
 
 
 def problem(rejected: Rejected) -> Response:

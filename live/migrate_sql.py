@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, inspect, text
 
-import live.schema_sql  # noqa: F401 - joins its tables to commerce's metadata
+import commerce.money_schema_sql  # noqa: F401 - joins its tables to the metadata
+import live.schema_sql  # noqa: F401 - likewise
 from commerce.database_sql import Database
 from commerce.schema_sql import metadata
 

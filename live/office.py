@@ -12,6 +12,7 @@ from pathlib import Path
 from commerce.catalog_sql import SqlCatalog
 from commerce.database_sql import Database
 from commerce.people_sql import SqlPeople
+from commerce.provider_check import ProviderCheck
 from commerce.waiting_sql import SqlWaitlist
 from live import backup_sql
 from live.accounts_sql import SqlAccounts
@@ -21,7 +22,15 @@ from live.data_folder import DataFolder
 from live.migrate_sql import migrate
 from live.settings import Settings
 from live.shop_sql import SqlShop
-from live.trade import clock, new_id, open_audit, open_people
+from live.trade import (
+    clock,
+    new_id,
+    open_audit,
+    open_check,
+    open_people,
+    open_provider,
+    open_refunding,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +90,20 @@ async def restore_database(settings: Settings, file: Path) -> tuple[Summary, int
             return summary, await people.repeat_erasures()
         finally:
             await database.close()
+
+
+@contextlib.asynccontextmanager
+async def open_books(settings: Settings) -> AsyncIterator[ProviderCheck]:
+    """The books beside the provider's, for a command. Needs `LIVE_STRIPE_KEY`: a sandbox belongs to
+    the node that started it, which compares by itself and when its host asks."""
+    async with open_office(settings) as office:
+        provider = open_provider(settings.stripe_key, (), settings.stripe_api)
+        refunding = open_refunding(provider, office.database, clock)
+
+        async def look_again(_payment: str, intent: str) -> None:
+            await refunding.heard_of(intent)
+
+        try:
+            yield open_check(provider, office.database, clock, look_again)
+        finally:
+            await provider.close()

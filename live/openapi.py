@@ -111,7 +111,7 @@ def _query_schema(type_: Any) -> dict[str, Any]:
 def _responses(route: Route, schema_of: dict[int, Any]) -> dict[str, Any]:
     good: dict[str, Any] = {"description": "Done."}
     if route.result is not None:
-        good["content"] = {route.gives: {"schema": schema_of[id(route.result)]}}
+        good["content"] = {route.produces: {"schema": schema_of[id(route.result)]}}
     responses: dict[str, Any] = {str(route.status if route.result else 204): good}
     codes = set(route.codes) | set(ALWAYS)
     if msgspec.structs.fields(route.query):

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from commerce.catalog import Product, SkuCard
+from commerce.keep import Keep
 from commerce.stock import Drop, Levels, Raffle
 from live.codes import refuse
 
@@ -83,6 +84,7 @@ class Shows(Protocol):
         starts_at: int | None = None,
         hidden: bool = False,
         id_: str | None = None,
+        keep: Keep[Show] | None = None,
     ) -> Show:
         """A scheduled show."""
         ...
@@ -99,7 +101,9 @@ class Shows(Protocol):
         """Shows that have not ended, newest first, bounded."""
         ...
 
-    async def change(self, show_id: str, values: Mapping[str, Any]) -> Show:
+    async def change(
+        self, show_id: str, values: Mapping[str, Any], keep: Keep[Show] | None = None
+    ) -> Show:
         """Title, video, start and hidden, from the API. Raises `Rejected` (unknown_show)."""
         ...
 

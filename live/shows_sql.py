@@ -14,6 +14,7 @@ from sqlalchemy import insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.database_sql import Database
+from commerce.keep import Keep, keep_answer
 from commerce.outbox_sql import SqlOutbox
 from live.codes import refuse
 from live.schema_sql import show
@@ -38,6 +39,7 @@ class SqlShows:
         starts_at: int | None = None,
         hidden: bool = False,
         id_: str | None = None,
+        keep: Keep[Show] | None = None,
     ) -> Show:
         """A scheduled show."""
         row = {
@@ -55,8 +57,8 @@ class SqlShows:
         async with self._database.begin() as connection:
             await connection.execute(insert(show).values(**row))
             made = await _get(connection, str(row["id"]))
-        assert made is not None
-        return made
+            assert made is not None
+            return await keep_answer(keep, connection, made)
 
     async def get(self, show_id: str) -> Show:
         """Raises `Rejected` (unknown_show)."""
@@ -97,15 +99,17 @@ class SqlShows:
         async with self._database.read() as connection:
             return [_show(row) for row in (await connection.execute(wanted)).all()]
 
-    async def change(self, show_id: str, values: Mapping[str, Any]) -> Show:
+    async def change(
+        self, show_id: str, values: Mapping[str, Any], keep: Keep[Show] | None = None
+    ) -> Show:
         """Title, video, start and hidden, from the API. Raises `Rejected` (unknown_show)."""
         async with self._database.begin() as connection:
             if values:
                 await connection.execute(update(show).where(show.c.id == show_id).values(**values))
             found = await _get(connection, show_id)
-        if found is None:
-            raise refuse("unknown_show")
-        return found
+            if found is None:
+                raise refuse("unknown_show")
+            return await keep_answer(keep, connection, found)
 
     async def take_console(self, show_id: str, fence: int | None) -> tuple[int, int]:
         """(fence, n): a new fence, or the old one if `fence` is still the newest."""

@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from commerce.catalog_sql import SqlCatalog
 from commerce.checkout import Checkout
@@ -18,17 +18,29 @@ from commerce.claims import ClaimKeeper
 from commerce.claims_sql import SqlClaims
 from commerce.crash_points import CrashHook
 from commerce.database_sql import Database
+from commerce.disputes_sql import SqlDisputes
+from commerce.dossier_sql import SqlDossiers
+from commerce.fulfilment_sql import SqlFulfilment
 from commerce.idempotency_sql import SqlIdempotency
 from commerce.inbox_sql import Inbox
+from commerce.ledger_sql import SqlLedger
+from commerce.order_desk_sql import SqlOrderDesk
 from commerce.orders_sql import SqlOrders
 from commerce.outbox_sql import SqlOutbox
+from commerce.packing_sql import SqlPacking
 from commerce.pay import Pay
+from commerce.payments import Provider
 from commerce.payments_sql import SqlPayments
 from commerce.people import ErasureList, MasterLost
 from commerce.people_sql import SqlPeople
+from commerce.pricing_sql import SqlTerms
+from commerce.provider_books_sql import SqlProviderBooks
+from commerce.provider_check import ProviderCheck
 from commerce.reconcile import Reconciler
 from commerce.reconcile_sql import SqlBooks
 from commerce.record_sql import SqlRecord
+from commerce.refunding import Refunding
+from commerce.refunds_sql import SqlRefunds
 from commerce.stock import Drop, Level
 from commerce.stock_redis import RedisGate
 from commerce.vault import Vault
@@ -39,6 +51,9 @@ from commerce.webhooks_sql import SqlWebhooks
 from live.audit import Audit
 from live.node import Ground
 from live.settings import Settings
+
+if TYPE_CHECKING:
+    from commerce.payments_stripe import StripeProvider
 
 PROVIDER: Final = "stripe"
 
@@ -88,6 +103,19 @@ class Trade:
     courier: Courier
     claims: ClaimKeeper
     audit: Audit
+    money: "Money"
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What becomes of orders after they are paid."""
+
+    desk: SqlOrderDesk
+    fulfilment: SqlFulfilment
+    dossiers: SqlDossiers
+    packing: SqlPacking
+    terms: SqlTerms
+    check: ProviderCheck
 
 
 def open_audit(database: Database, settings: Settings, now: Clock) -> Audit:
@@ -145,7 +173,9 @@ async def open_trade(
         on_drawn=drawn,
         crash_point=crash_point,
     )
-    pay = _open_pay(stack, ground, engines, checkout, crash_point)
+    provider = open_provider(ground.stripe_key, ground.webhook_secrets, ground.stripe_api)
+    stack.push_async_callback(provider.close)
+    pay = _open_pay(provider, engines, checkout, crash_point)
     webhooks = SqlWebhooks(database, new_id)
     return Trade(
         checkout,
@@ -161,23 +191,20 @@ async def open_trade(
         Courier(webhooks, ground.secret, clock=now),
         claims,
         open_audit(database, settings, now),
+        Money(
+            SqlOrderDesk(database),
+            SqlFulfilment(database),
+            SqlDossiers(database),
+            SqlPacking(database),
+            SqlTerms(database),
+            open_check(provider, database, now, pay.look_again),
+        ),
     )
 
 
 def _open_pay(
-    stack: contextlib.AsyncExitStack,
-    ground: Ground,
-    engines: Engines,
-    checkout: Checkout,
-    crash_point: CrashHook,
+    provider: Provider, engines: Engines, checkout: Checkout, crash_point: CrashHook
 ) -> Pay:
-    # Half a second of imports that `user` and `import` have no use for.
-    from commerce.payments_stripe import StripeProvider
-
-    provider = StripeProvider(
-        ground.stripe_key, ground.webhook_secrets, api_base=ground.stripe_api or None
-    )
-    stack.push_async_callback(provider.close)
     return Pay(
         provider,
         SqlPayments(engines.database, PROVIDER, engines.people),
@@ -185,5 +212,36 @@ def _open_pay(
         clock=engines.now,
         new_id=new_id,
         settle=checkout.settle,
+        refunding=open_refunding(provider, engines.database, engines.now),
         crash_point=crash_point,
+    )
+
+
+def open_provider(key: str, webhook_secrets: Sequence[str], api: str) -> "StripeProvider":
+    """The payment provider, or the sandbox that speaks its language."""
+    # Half a second of imports that `user` and `import` have no use for.
+    from commerce.payments_stripe import StripeProvider
+
+    return StripeProvider(key, webhook_secrets, api_base=api or None)
+
+
+def open_refunding(provider: Provider, database: Database, now: Clock) -> Refunding:
+    """Giving money back."""
+    refunds, disputes = SqlRefunds(database, PROVIDER), SqlDisputes(database)
+    return Refunding(provider, refunds, disputes, clock=now, new_id=new_id)
+
+
+def open_check(
+    provider: Provider,
+    database: Database,
+    now: Clock,
+    look_again: Callable[[str, str], Awaitable[None]],
+) -> ProviderCheck:
+    """Our books beside the provider's."""
+    return ProviderCheck(
+        provider,
+        SqlProviderBooks(database, PROVIDER),
+        SqlLedger(database),
+        clock=now,
+        look_again=look_again,
     )

@@ -67,8 +67,11 @@ def order_view(order: Order) -> dict[str, Any]:
             for line in order.lines
         ],
         "subtotal": money(order.subtotal, order.currency),
+        "discount": money(order.discount, order.currency),
         "shipping": money(order.shipping, order.currency),
+        "tax": money(order.tax, order.currency),
         "total": money(order.total, order.currency),
+        "refunded": money(order.refunded, order.currency),
         "at": order.placed_at,
         "updated_at": order.updated_at,
     }

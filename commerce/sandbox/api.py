@@ -72,12 +72,20 @@ class Api:
                 Route(f"{v1}/payment_intents/{{id}}", self.get_intent, methods=get),
                 Route(f"{v1}/payment_intents/{{id}}/capture", self.capture, methods=post),
                 Route(f"{v1}/payment_intents/{{id}}/cancel", self.cancel, methods=post),
+                Route(f"{v1}/refunds", self.create_refund, methods=post),
+                Route(f"{v1}/refunds", self.list_refunds, methods=get),
+                Route(f"{v1}/refunds/{{id}}", self.get_refund, methods=get),
+                Route(f"{v1}/charges", self.list_charges, methods=get),
+                Route(f"{v1}/charges/{{id}}", self.get_charge, methods=get),
+                Route(f"{v1}/disputes/{{id}}", self.get_dispute, methods=get),
                 Route(f"{v1}/webhook_endpoints", self.create_endpoint, methods=post),
                 Route(f"{v1}/events", self.list_events, methods=get),
                 Route(f"{v1}/events/{{id}}", self.get_event, methods=get),
                 Route("/c/pay/{id}", self.show_page, methods=get),
                 Route("/c/pay/{id}", self.use_page, methods=post),
                 Route("/sandbox/faults", self.control, methods=["GET", "POST", "DELETE"]),
+                Route("/sandbox/disputes", self.dispute, methods=post),
+                Route("/sandbox/refunds/{id}", self.finish_refund, methods=post),
                 Route("/sandbox/reset", self.reset, methods=post),
                 Route("/healthz", self.healthz, methods=get),
                 Route("/{rest:path}", self.nowhere, methods=["GET", "POST", "DELETE"]),
@@ -142,6 +150,69 @@ class Api:
         id_ = request.path_params["id"]
         return await self._answer(
             request, lambda params: objects.public(self._provider.cancel(id_, params))
+        )
+
+    # Money that goes back
+
+    async def create_refund(self, request: Request) -> Response:
+        """POST /v1/refunds"""
+        return await self._answer(
+            request, lambda params: objects.public(self._provider.refunds.create(params))
+        )
+
+    async def get_refund(self, request: Request) -> Response:
+        """GET /v1/refunds/{id}"""
+        id_ = request.path_params["id"]
+        return await self._answer(
+            request, lambda params: objects.public(self._provider.refunds.get(id_))
+        )
+
+    async def list_refunds(self, request: Request) -> Response:
+        """GET /v1/refunds"""
+
+        def act(params: forms.Params) -> Object:
+            wanted = {
+                name: forms.text(params, name, default="") for name in ("payment_intent", "charge")
+            }
+            return self._page(
+                "refund",
+                params,
+                "/v1/refunds",
+                lambda one: all(not value or one[name] == value for name, value in wanted.items()),
+            )
+
+        return await self._answer(request, act)
+
+    async def get_charge(self, request: Request) -> Response:
+        """GET /v1/charges/{id}"""
+        id_ = request.path_params["id"]
+        return await self._answer(
+            request, lambda params: objects.public(self._provider.refunds.find_charge(id_))
+        )
+
+    async def list_charges(self, request: Request) -> Response:
+        """GET /v1/charges"""
+
+        def act(params: forms.Params) -> Object:
+            refunds = self._provider.refunds
+            after = forms.text(params, "starting_after", default="")
+            if after:
+                params = {**params, "starting_after": refunds.find_charge(after)["payment_intent"]}
+            found = self._page(
+                "payment_intent", params, "/v1/charges", lambda one: bool(one["latest_charge"])
+            )
+            found["data"] = [
+                refunds.charge(self._provider.intent(one["id"])) for one in found["data"]
+            ]
+            return found
+
+        return await self._answer(request, act)
+
+    async def get_dispute(self, request: Request) -> Response:
+        """GET /v1/disputes/{id}"""
+        id_ = request.path_params["id"]
+        return await self._answer(
+            request, lambda params: objects.public(self._provider.refunds.get_dispute(id_))
         )
 
     # Events and endpoints
@@ -216,6 +287,36 @@ class Api:
         except ApiRefused as refused:
             return JSONResponse(refused.body, refused.status)
         return JSONResponse({"faults": self._faults.listed()})
+
+    async def dispute(self, request: Request) -> Response:
+        """POST /sandbox/disputes: a bank takes money back, or decides. Needs the API key."""
+        return await self._control(request, self._provider.refunds.dispute)
+
+    async def finish_refund(self, request: Request) -> Response:
+        """POST /sandbox/refunds/{id}: `{status}`; the bank takes or returns it. Needs the key."""
+
+        def act(body: Any) -> Object:
+            made = self._provider.refunds.get(request.path_params["id"])
+            status = body.get("status") if isinstance(body, dict) else None
+            if status not in ("succeeded", "failed"):
+                raise invalid("status is succeeded or failed", param="status")
+            return self._provider.refunds.finish(made, status)
+
+        return await self._control(request, act)
+
+    async def _control(self, request: Request, act: Callable[[Any], Object]) -> Response:
+        try:
+            self._authorise(request)
+            try:
+                body = json.loads(await self._body(request))
+            except ValueError:
+                raise invalid("The body is not JSON.") from None
+            with self._store.transaction():
+                answer = objects.public(act(body))
+        except ApiRefused as refused:
+            return JSONResponse(refused.body, refused.status)
+        self._wake()
+        return JSONResponse(answer)
 
     async def reset(self, request: Request) -> Response:
         """POST /sandbox/reset: forget everything, as a new account. Needs the API key."""
@@ -334,7 +435,13 @@ class Api:
         )
         return objects.public(session, self._provider.intent_of(session) if wanted else None)
 
-    def _page(self, kind: str, params: forms.Params, url: str) -> Object:
+    def _page(
+        self,
+        kind: str,
+        params: forms.Params,
+        url: str,
+        fits: Callable[[Object], bool] = lambda body: True,
+    ) -> Object:
         limit = forms.integer(params, "limit", default=10)
         if not 1 <= limit <= PAGE_MAX:
             raise invalid("Invalid integer: limit", param="limit")
@@ -344,7 +451,7 @@ class Api:
         types = params.get("types", [])
         found: list[Object] = []
         for body in self._store.newest(kind, after=after, since=since):
-            if types and body.get("type") not in types:
+            if (types and body.get("type") not in types) or not fits(body):
                 continue
             found.append(objects.public(body))
             if len(found) > limit:

@@ -8,6 +8,7 @@ fails. Armed faults are memory: a restarted sandbox behaves.
     after it has acted         error_after (500)  time_out(ms, then no answer at all)
     a webhook                  webhook_delay(ms)  webhook_duplicate(copies)
                                webhook_reorder  webhook_lose
+    a refund                   refund_pending(ms)   refund_failed(ms): pending, then not
 """
 
 from dataclasses import asdict, dataclass
@@ -25,6 +26,8 @@ KINDS: Final = (
     "webhook_duplicate",
     "webhook_reorder",
     "webhook_lose",
+    "refund_pending",
+    "refund_failed",
 )
 ARMED_MAX: Final = 100
 TIMES_MAX: Final = 1_000_000

@@ -230,3 +230,116 @@ def webhook_endpoint(*, id_: str, created: int, url: str, events: list[str], sec
 def listing(url: str, data: list[Object], *, more: bool) -> Object:
     """A page of a list."""
     return {"object": "list", "url": url, "has_more": more, "data": data}
+
+
+def refund(
+    *,
+    id_: str,
+    created: int,
+    amount: int,
+    currency: str,
+    charge: str,
+    intent: str,
+    metadata: dict[str, str],
+) -> Object:
+    """A refund that the bank took at once."""
+    return {
+        "id": id_,
+        "object": "refund",
+        "amount": amount,
+        "balance_transaction": None,
+        "charge": charge,
+        "created": created,
+        "currency": currency,
+        "customer": None,
+        "customer_account": None,
+        "destination_details": {"type": "card", "card": {"type": "refund"}},
+        "metadata": metadata,
+        "payment_intent": intent,
+        "payment_method": None,
+        "reason": None,
+        "receipt_number": None,
+        "source_transfer_reversal": None,
+        "status": "succeeded",
+        "transfer_reversal": None,
+        "_outcome": "succeeded",
+        "_failure": None,
+    }
+
+
+def charge(intent: Object, *, refunded: int, disputed: bool) -> Object:
+    """An intent's charge. The card itself is not described: the sandbox never keeps one."""
+    captured = intent["amount_received"]
+    blank = (
+        "application",
+        "application_fee",
+        "application_fee_amount",
+        "balance_transaction",
+        "calculated_statement_descriptor",
+        "customer",
+        "description",
+        "failure_balance_transaction",
+        "failure_code",
+        "failure_message",
+        "on_behalf_of",
+        "outcome",
+        "payment_method",
+        "payment_method_details",
+        "receipt_email",
+        "receipt_number",
+        "receipt_url",
+        "review",
+        "shipping",
+        "source_transfer",
+        "source",
+        "statement_descriptor",
+        "statement_descriptor_suffix",
+        "transfer_data",
+        "transfer_group",
+    )
+    return {
+        **dict.fromkeys(blank),
+        "id": intent["latest_charge"],
+        "object": "charge",
+        "amount": intent["amount"],
+        "amount_captured": captured,
+        "amount_refunded": refunded,
+        "billing_details": {"address": None, "email": None, "name": None, "phone": None},
+        "captured": captured > 0,
+        "created": intent["created"],
+        "currency": intent["currency"],
+        "disputed": disputed,
+        "fraud_details": {},
+        "livemode": False,
+        "metadata": intent["metadata"],
+        "paid": True,
+        "payment_intent": intent["id"],
+        "refunded": 0 < captured <= refunded,
+        "refunds": None,
+        "status": "succeeded",
+    }
+
+
+def dispute(
+    *, id_: str, created: int, amount: int, currency: str, charge: str, intent: str
+) -> Object:
+    """A chargeback that waits for the shop's answer."""
+    return {
+        "id": id_,
+        "object": "dispute",
+        "amount": amount,
+        "balance_transactions": [],
+        "charge": charge,
+        "created": created,
+        "currency": currency,
+        "enhanced_eligibility_types": [],
+        "evidence": {},
+        "evidence_details": {},
+        "is_charge_refundable": False,
+        "livemode": False,
+        "metadata": {},
+        "payment_intent": intent,
+        "payment_method_details": None,
+        "reason": "fraudulent",
+        "status": "needs_response",
+    }

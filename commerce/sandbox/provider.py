@@ -20,6 +20,7 @@ from typing import Any, Final
 from commerce.sandbox import forms, objects
 from commerce.sandbox.faults import Faults
 from commerce.sandbox.objects import Object
+from commerce.sandbox.refunds import Refunds
 from commerce.sandbox.refusals import ApiRefused, invalid, missing, wrong_intent_state
 from commerce.sandbox.store import Store
 
@@ -65,6 +66,9 @@ class Provider:
         self._clock = clock
         self._base_url = base_url
         self._late_ms = late_ms
+        self.refunds = Refunds(
+            store, faults, new_id=new_id, clock=clock, emit=self.emit, late_ms=late_ms
+        )
         self.key: str | None = None
         """The idempotency key of the request that is being served, for its events."""
 
@@ -160,7 +164,7 @@ class Provider:
         if session is not None:
             session["payment_status"] = "paid"
             self._store.put(session)
-        self.emit("charge.captured", intent)
+        self.emit("charge.captured", self.refunds.charge(intent))
         self.emit("payment_intent.succeeded", intent)
         return intent
 
@@ -245,6 +249,10 @@ class Provider:
         """Late money arrives, old sessions expire. True if anything changed."""
         changed = False
         for id_ in self._store.due_timers(self._clock()):
+            if id_.startswith("re_"):
+                self.refunds.settle(id_)
+                changed = True
+                continue
             intent = self.intent(id_)
             if intent["status"] == "processing":
                 session = self.session(intent["_session"])
@@ -314,7 +322,7 @@ class Provider:
             session["payment_status"] = "paid"
             kind = "payment_intent.succeeded"
         self._store.put(intent)
-        self.emit("charge.succeeded", intent)
+        self.emit("charge.succeeded", self.refunds.charge(intent))
         self.emit(kind, intent)
         if session["status"] == "open":
             self._complete(session)

@@ -16,7 +16,15 @@ import httpx
 from sqlalchemy import insert, select, update
 
 from commerce.database_sql import Database
+from commerce.disputes_sql import SqlDisputes
+from commerce.dossier import Dossier
+from commerce.dossier_sql import SqlDossiers
+from commerce.fulfilment import Goods, Pick
+from commerce.fulfilment_sql import SqlFulfilment
 from commerce.inbox_sql import Inbox
+from commerce.ledger_sql import SqlLedger
+from commerce.money_schema_sql import refund
+from commerce.order_desk_sql import SqlOrderDesk
 from commerce.orders_sql import SqlOrders
 from commerce.pay import Pay
 from commerce.payments import Address, Delivery, Payment, PaymentPage
@@ -24,6 +32,9 @@ from commerce.payments_sql import SqlPayments
 from commerce.payments_stripe import StripeProvider
 from commerce.people import ErasureList
 from commerce.people_sql import SqlPeople
+from commerce.pricing_sql import SqlTerms
+from commerce.refunding import Refunding
+from commerce.refunds_sql import SqlRefunds
 from commerce.reservations_sql import find, move
 from commerce.schema_sql import (
     metadata,
@@ -142,6 +153,12 @@ class Till:
         self.record = SqlPayments(database, "stripe", self.people)
         self.inbox = Inbox(database, "stripe")
         self.orders = SqlOrders(database, self.people)
+        self.refunds = SqlRefunds(database, "stripe")
+        self.desk = SqlOrderDesk(database)
+        self.parcels = SqlFulfilment(database)
+        self.dossiers = SqlDossiers(database)
+        self.ledger = SqlLedger(database)
+        self.terms = SqlTerms(database)
         self._ids = itertools.count(1)
         self._serial = time.monotonic_ns()
         self.pay = self.node(self.provider)
@@ -154,6 +171,13 @@ class Till:
             clock=self.clock,
             new_id=self.new_id,
             settle=self._settle,
+            refunding=Refunding(
+                provider,
+                self.refunds,
+                SqlDisputes(self.database),
+                clock=self.clock,
+                new_id=self.new_id,
+            ),
             tick_s=0.02,
             listen_s=0.1,
         )
@@ -205,6 +229,17 @@ class Till:
             )
             await conn.execute(
                 insert(sku_stock).values(sku="MUG", on_hand=ON_HAND, held=0, committed=0)
+            )
+            await conn.execute(
+                insert(stock_ledger).values(
+                    sku="MUG",
+                    kind="receive",
+                    d_on_hand=ON_HAND,
+                    d_held=0,
+                    d_committed=0,
+                    ref="seed",
+                    at=now,
+                )
             )
             await conn.execute(
                 insert(sale_drop).values(
@@ -296,9 +331,69 @@ class Till:
         async with self.database.read() as conn:
             row = (await conn.execute(select(sku_stock))).one()
             entries = (await conn.execute(select(stock_ledger))).all()
+        assert sum(entry.d_on_hand for entry in entries) == row.on_hand
         assert sum(entry.d_held for entry in entries) == row.held
         assert sum(entry.d_committed for entry in entries) == row.committed
         return row.held, row.committed
+
+    async def on_hand(self) -> int:
+        await self.stock()
+        async with self.database.read() as conn:
+            return int((await conn.execute(select(sku_stock.c.on_hand))).scalar_one())
+
+    async def paid(self, *, quantity: int = 1) -> Dossier:
+        """A paid order, the way a buyer makes one."""
+        rid = await self.held(quantity=quantity)
+        page = await self.begin(rid)
+        await self.api.press(page.url, card=SUCCEEDS)
+        await self.pay.refresh(rid)
+        return await self.order_of(rid)
+
+    async def order_of(self, rid: str) -> Dossier:
+        order = await self.orders.by_rid(rid)
+        assert order is not None
+        return await self.dossiers.get(order.id)
+
+    async def give_back(
+        self, order: str, picks: Sequence[Pick] | None = None, amount: int | None = None
+    ) -> Dossier:
+        return await self.desk.give_back(
+            order, picks, amount, reason="", actor="host", new_id=self.new_id(), now=self.clock()
+        )
+
+    async def cancel(self, order: str, picks: Sequence[Pick] | None = None) -> Dossier:
+        return await self.desk.cancel(
+            order, picks, goods=Goods.RESTOCK, reason="", actor="host", new_id=self.new_id(),
+            now=self.clock(),
+        )  # fmt: skip
+
+    async def ship(self, order: str, picks: Sequence[Pick] | None = None) -> Dossier:
+        return await self.parcels.ship(
+            order, picks, carrier="DHL", tracking="T1", actor="host", new_id=self.new_id(),
+            now=self.clock(),
+        )  # fmt: skip
+
+    async def settle_refunds(self, rid: str) -> None:
+        """The worker's time has come for every refund of a hold."""
+        async with self.database.begin() as conn:
+            await conn.execute(
+                update(refund)
+                .where(refund.c.rid == rid, refund.c.next_at.is_not(None))
+                .values(next_at=self.clock())
+            )
+        await self.pay.once()
+
+    async def at_bank(self, rid: str) -> int:
+        """What of a hold's money has gone back, as the provider counts it."""
+        known = await self.paid_by(rid)
+        found = await self.provider.look_refunds(known.intent or "")
+        return sum(one.amount for one in found if one.status == "succeeded")
+
+    async def sound(self) -> None:
+        """Everything adds up."""
+        assert await self.ledger.faults() == []
+        for accounts in (await self.ledger.balances()).values():
+            assert sum(accounts.values()) == 0
 
     async def facts(self, topic: str, rid: str) -> list[str]:
         async with self.database.read() as conn:

@@ -18,6 +18,7 @@ from tests.commerce.pay_support import (
     DELIVERY,
     KEY,
     LATE,
+    ON_HAND,
     PRICE,
     RETURN_URL,
     SHIPPING,
@@ -255,17 +256,60 @@ async def test_row_5_late_money_without_a_hold_is_let_go_and_told(till: Till) ->
     assert await till.stock() == (0, 0)
 
 
-async def test_row_5_late_money_that_was_taken_is_recorded_and_told(till: Till) -> None:
+async def _late_money(till: Till) -> str:
     rid, url = await _released_although_payable(till)
     await till.api.press(url, card=SUCCEEDS)
     intent = (await till.at_provider(rid))["id"]
     await till.api.post(f"/v1/payment_intents/{intent}/capture", {})
+    return rid
+
+
+async def test_row_5_late_money_for_what_was_cancelled_is_told_and_goes_back_by_itself(
+    till: Till,
+) -> None:
+    rid = await _late_money(till)
     await till.pay.listen()
     await till.pay.once()
     known = await till.paid_by(rid)
     assert (known.state, known.captured) == ("unallocated", PRICE + SHIPPING)
     assert await till.facts("payment", rid) == ["unallocated"]
     assert await till.facts("order", rid) == []
+    await till.settle_refunds(rid)
+    assert await till.at_bank(rid) == PRICE + SHIPPING
+    assert await till.stock() == (0, 0)
+    await till.sound()
+
+
+async def test_row_5_late_money_for_a_lapsed_hold_buys_a_unit_that_is_left(till: Till) -> None:
+    rid = await _late_money(till)
+    async with till.database.begin() as conn:
+        await conn.execute(update(reservation).values(state="expired"))
+    await till.pay.listen()
+    await till.pay.once()
+    assert (await till.paid_by(rid)).state == "captured"
+    assert await till.facts("payment", rid) == ["unallocated"]
+    found = await till.order_of(rid)
+    assert (found.order.state, found.order.total) == ("paid", PRICE + SHIPPING)
+    assert await till.stock() == (0, 1)
+    assert await till.at_bank(rid) == 0
+    await till.sound()
+
+
+async def test_row_5_late_money_for_a_lapsed_hold_goes_back_if_no_unit_is_left(till: Till) -> None:
+    rid = await _late_money(till)
+    await till.held(quantity=ON_HAND, viewer="v2")
+    async with till.database.begin() as conn:
+        await conn.execute(
+            update(reservation).where(reservation.c.rid == rid).values(state="expired")
+        )
+    await till.pay.listen()
+    await till.pay.once()
+    await till.settle_refunds(rid)
+    assert (await till.paid_by(rid)).state == "unallocated"
+    assert await till.facts("order", rid) == []
+    assert await till.at_bank(rid) == PRICE + SHIPPING
+    assert await till.stock() == (ON_HAND, 0)
+    await till.sound()
 
 
 async def test_row_6_two_who_hear_of_it_at_once_sell_it_once(till: Till) -> None:

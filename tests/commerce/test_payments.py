@@ -20,6 +20,8 @@ STATUSES = (
 BACKWARDS = {
     (PaymentState.PROCESSING, PaymentState.DECLINED),
     (PaymentState.CANCELLED, PaymentState.CANCEL_REQUESTED),
+    (PaymentState.AUTHORISED, PaymentState.CANCEL_REQUESTED),
+    (PaymentState.UNALLOCATED, PaymentState.CAPTURED),
 }
 
 
@@ -30,7 +32,7 @@ def seen(
     return Seen("p", "r", "cs", session, "pi", intent, amount, currency, captured, False, "")
 
 
-def test_every_state_has_a_rank_and_no_move_goes_back_but_the_two_that_are_argued() -> None:
+def test_every_state_has_a_rank_and_no_move_goes_back_but_the_four_that_are_argued() -> None:
     assert set(RANK) == set(PaymentState)
     back = {
         (source, to)
@@ -41,16 +43,20 @@ def test_every_state_has_a_rank_and_no_move_goes_back_but_the_two_that_are_argue
     assert back == BACKWARDS
 
 
-def test_nothing_leads_out_of_captured_or_unallocated_and_nothing_back_to_created() -> None:
+def test_nothing_leads_out_of_captured_and_nothing_back_to_created() -> None:
     for to, sources in MOVES.items():
         assert PaymentState.CAPTURED not in sources, to
-        assert PaymentState.UNALLOCATED not in sources, to
+        assert PaymentState.UNALLOCATED not in sources or to is PaymentState.CAPTURED
     assert PaymentState.CREATED not in MOVES
 
 
 def test_a_mismatch_never_sells_and_a_capture_follows_an_authorisation_only() -> None:
     assert MOVES[PaymentState.CAPTURING] == {PaymentState.AUTHORISED}
-    assert MOVES[PaymentState.CAPTURED] == {PaymentState.AUTHORISED, PaymentState.CAPTURING}
+    assert MOVES[PaymentState.CAPTURED] == {
+        PaymentState.AUTHORISED,
+        PaymentState.CAPTURING,
+        PaymentState.UNALLOCATED,
+    }
     assert PaymentState.MISMATCH not in MOVES[PaymentState.AUTHORISED]
     assert set(PAYABLE) <= MOVES[PaymentState.AUTHORISED]
 

@@ -298,6 +298,6 @@ async def test_stripes_own_webhook_bodies_are_understood(shared_data: Path) -> N
         body = file.read_bytes()
         event = provider.verify(body, signed(body, SECRET, AT_S), NOW_MS)
         assert event.kind == json.loads(body)["type"]
-        assert event.about_payment == event.kind.startswith(("checkout.", "payment_intent."))
-        assert bool(event.object_id) or not event.about_payment
+        ours = ("checkout.", "payment_intent.", "refund.", "charge.refund", "charge.dispute.")
+        assert event.about_payment == (event.kind.startswith(ours) and bool(event.object_id))
     await provider.close()

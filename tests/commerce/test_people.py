@@ -19,9 +19,10 @@ STRANGER = "another master of thirty-two characters"
 NOT_PERSONAL = {
     # The shop's own.
     "account", "sign_in_link", "show", "shop", "product", "product_image", "sku", "sku_stock",
-    "sale_drop", "sale_drop_line", "webhook_endpoint",
+    "sale_drop", "sale_drop_line", "webhook_endpoint", "shop_terms", "drop_discount",
     # Ids and numbers of things; whose they are stands in `reservation` and `orders`.
-    "stock_ledger", "psp_inbox", "outbox", "webhook_event", "webhook_delivery",
+    "stock_ledger", "ledger_posting", "psp_inbox", "outbox", "webhook_event", "webhook_delivery",
+    "claim_flagged",
     # Answers to repeated requests, forgotten within days; they repeat what the API said.
     "idempotency",
 }  # fmt: skip

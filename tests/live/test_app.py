@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from commerce.database_sql import Database
 from commerce.idempotency_sql import KEEP_MS, SqlIdempotency
 from commerce.schema_sql import idempotency
-from live.app import _forget_old_keys
+from live.chores import forget_old_keys
 from live.migrate_sql import migrate
 from tests.waiting import until
 
@@ -21,7 +21,7 @@ async def test_a_node_forgets_the_answers_that_nobody_can_ask_for_again(sqlite_u
     await keys.begin("scope", "old", "sha")
     now[0] = KEEP_MS + 1
     await keys.begin("scope", "new", "sha")
-    task = asyncio.create_task(_forget_old_keys(keys))
+    task = asyncio.create_task(forget_old_keys(keys))
 
     async def forgotten() -> bool:
         async with database.read() as connection:
