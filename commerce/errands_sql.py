@@ -66,6 +66,16 @@ class OneErrandCursor(aiosqlite.Cursor):
         return rows
 
     @override
+    async def fetchone(self) -> sqlite3.Row | None:
+        return self._rows.pop(0) if self._rows else None
+
+    @override
+    async def fetchmany(self, size: int | None = None) -> Iterable[sqlite3.Row]:
+        count = self._cursor.arraysize if size is None else size
+        rows, self._rows = self._rows[:count], self._rows[count:]
+        return rows
+
+    @override
     async def close(self) -> None:
         if self._busy:
             await super().close()  # behind the statement

@@ -20,7 +20,8 @@ from collections.abc import AsyncIterator, Container, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, MetaData, Table, func, inspect, select, text
+from sqlalchemy import Connection, MetaData, Table, func, inspect, literal, select, text, tuple_
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import live.schema_sql  # noqa: F401 - joins its tables to commerce's metadata
@@ -85,9 +86,16 @@ def _forget(draft: Path) -> None:
 
 
 async def _rows(conn: AsyncConnection, table: Table) -> AsyncIterator[list[Any]]:
-    async with conn.stream(select(table), execution_options={"yield_per": BATCH}) as result:
-        async for row in result:
+    """By the primary key, page by page: SQLite's driver brings a whole result at once."""
+    key = list(table.primary_key.columns)
+    places = [list(table.c).index(column) for column in key]
+    wanted = select(table).order_by(*key).limit(BATCH)
+    rows = (await conn.execute(wanted)).all()
+    while rows:
+        for row in rows:
             yield list(row)
+        last = tuple_(*(literal(rows[-1][place], list(table.c)[place].type) for place in places))
+        rows = (await conn.execute(wanted.where(tuple_(*key) > last))).all()
 
 
 async def restore(database: Database, path: Path) -> Summary:
@@ -99,6 +107,14 @@ async def restore(database: Database, path: Path) -> Summary:
             f"this copy has the schema {summary.revision}, which this program does not know: "
             "restore it with the version that made it, or a newer one"
         )
+    try:
+        await _fill(database, path, summary)
+    except IntegrityError:
+        raise BadBackup("its rows do not fit together") from None
+    return summary
+
+
+async def _fill(database: Database, path: Path, summary: Summary) -> None:
     async with database.begin() as conn:
         await conn.run_sync(_refuse_full)
         await conn.run_sync(_lay, summary.revision)
@@ -115,9 +131,8 @@ async def restore(database: Database, path: Path) -> Summary:
             raise BadBackup("it does not hold as many rows as it says")
         if database.dialect == "postgresql":
             await _continue_numbers(conn, summary.rows)
-        await conn.run_sync(_lay, known[-1])
+        await conn.run_sync(_lay, revisions()[-1])
         await conn.execute(shop.update().values(gate_epoch=shop.c.gate_epoch + 1))
-    return summary
 
 
 def read_summary(path: Path) -> Summary:
