@@ -1,13 +1,17 @@
 """A whole node in this process: real engines, a real port, everything closed at the end."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from commerce.database_sql import Database
 from live.app import App, make_asgi, open_app
 from live.identity import ACCOUNT_TTL_S, Identity, Role
+from live.migrate_sql import migrate
 from live.node import Ground
 from live.server_uvicorn import listen, make_server, serve
 from live.settings import Settings
@@ -45,9 +49,24 @@ async def _nothing_to_wait_for() -> None:
     pass
 
 
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty shop in a file, to be copied: six migrations take longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "template.db"
+
+    async def make() -> None:
+        database = await Database.open(f"sqlite:///{path}")
+        await migrate(database)
+        await database.close()
+
+    asyncio.run(make())
+    return path
+
+
 @pytest.fixture
-async def node(valkey_url: str, sqlite_url: str) -> AsyncIterator[Node]:
+async def node(valkey_url: str, sqlite_url: str, migrated_sqlite: Path) -> AsyncIterator[Node]:
     """A node on a free port. There is no payment provider: paying is tested end to end."""
+    shutil.copy(migrated_sqlite, sqlite_url.removeprefix("sqlite:///"))
     settings = Settings(port=0, secret=SECRET, node_name="test")
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
