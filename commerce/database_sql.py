@@ -47,7 +47,7 @@ _POSTGRES_ARGS: Final = {
     "connect_timeout": CONNECT_WAIT_S,
     "options": f"-c statement_timeout={STATEMENT_MAX_MS} -c lock_timeout={LOCK_WAIT_MS}",
 }
-_READ = "vitrine_read"
+READ_OPTION = "vitrine_read"
 _PRAGMAS = (
     f"busy_timeout={LOCK_WAIT_MS}",
     "journal_mode=WAL",
@@ -125,7 +125,7 @@ class Database:
             stack.enter_context(_Translate())
             conn = await stack.enter_async_context(self._connection())
             if self.dialect == "sqlite":
-                conn = await conn.execution_options(**{_READ: True})
+                conn = await conn.execution_options(**{READ_OPTION: True})
             else:
                 conn = await conn.execution_options(
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -206,7 +206,7 @@ def _listen(engine: Engine) -> Engine:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
-        read = connection.get_execution_options().get(_READ, False)
+        read = connection.get_execution_options().get(READ_OPTION, False)
         connection.exec_driver_sql("BEGIN" if read else "BEGIN IMMEDIATE")
 
     @event.listens_for(engine, "handle_error")

@@ -26,6 +26,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import astuple
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -353,6 +354,7 @@ def _unavailable(error: Exception) -> GateUnavailable:
     return GateUnavailable(type(error).__name__)
 
 
+@cache
 def _scripts() -> dict[str, str]:
     shared = (_FOLDER / "gate.lua").read_text()
     texts = {}

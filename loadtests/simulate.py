@@ -17,11 +17,14 @@ import argparse
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from live.child import guarded
@@ -30,7 +33,7 @@ from loadtests.simulation.mutants import MUTANTS
 
 SEEDS: Final = 300
 WORKERS: Final = 2
-MUTANT_SEEDS: Final = 400
+MUTANT_SEEDS: Final = 150
 """A mutant that lives through so many seeds is not found."""
 STEPS_MIN: Final = 200
 PRESSES_MIN: Final = 20
@@ -40,8 +43,14 @@ SILENT_S: Final = 180.0
 """A worker that says nothing for so long is stuck."""
 PIECE_BYTES: Final = 1 << 16
 TELL_EVERY: Final = 100
+LONG: Final = 2_000
+"""A run of so many seeds tells how far it is, whatever was asked."""
 MODULE: Final = "loadtests.simulation.worker"
 OVERSOLD: Final = "I1 "
+
+
+class _Stopped(Exception):
+    """Somebody wants the result now."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -52,14 +61,16 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--database", choices=("sqlite", "postgresql"), default="sqlite", help="the record's engine"
     )
-    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="plant this fault; it must die")
+    parser.add_argument(
+        "--mutant", action="append", choices=sorted(MUTANTS), help="plant this fault; it must die"
+    )
     parser.add_argument("--mutants", action="store_true", help="plant each fault in turn")
     parser.add_argument("--trace", action="store_true", help="every step of each seed")
 
 
 def main(options_: argparse.Namespace) -> dict[str, Any]:
     """Run it; the result."""
-    names = sorted(MUTANTS) if options_.mutants else [options_.mutant] if options_.mutant else []
+    names = sorted(MUTANTS) if options_.mutants else options_.mutant or []
     if names:
         return _hunt(options_, names)
     return _play(options_)
@@ -71,7 +82,7 @@ def _play(options_: argparse.Namespace) -> dict[str, Any]:
     bad: dict[int, list[str]] = {}
     least = {"steps": sys.maxsize, "presses": sys.maxsize, "faults": sys.maxsize}
     started = time.monotonic()
-    for seed in _seeds(options_, options_.workers, options_.seeds):
+    for seed in _until_stopped(_seeds(options_, options_.workers, options_.seeds)):
         counted = {"steps": seed["steps"], "presses": seed["presses"]}
         counted["faults"] = sum(seed["faults"].values())
         sums.update(counted)
@@ -94,6 +105,7 @@ def _play(options_: argparse.Namespace) -> dict[str, Any]:
         "problems": problems,
         "database": options_.database,
         "workers": options_.workers,
+        "stopped": sums["seeds"] < options_.seeds,
         "seeds": sums["seeds"],
         "steps": sums["steps"],
         "presses": sums["presses"],
@@ -111,6 +123,25 @@ def _play(options_: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _until_stopped(seeds: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same; SIGTERM and Ctrl-C end it early, and what was played until then counts."""
+
+    def stop(*_signal: object) -> None:
+        raise _Stopped
+
+    if threading.current_thread() is not threading.main_thread():
+        yield from seeds
+        return
+    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield from seeds
+    except _Stopped:
+        return
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
 def _tell(
     options_: argparse.Namespace,
     seed: dict[str, Any],
@@ -122,31 +153,38 @@ def _tell(
         print("\n".join(seed["lines"]), file=sys.stderr)
     if seed["violations"]:
         print(f"seed {seed['seed']}: {seed['violations'][0]}", file=sys.stderr)
-    if not options_.quiet and sums["seeds"] % TELL_EVERY == 0:
+    if sums["seeds"] % TELL_EVERY == 0 and not (options_.quiet and options_.seeds < LONG):
         rate = sums["seeds"] / wall_s
-        print(f"{sums['seeds']} seeds, {len(bad)} bad, {rate:.1f} a second", file=sys.stderr)
+        words = f"{sums['seeds']} seeds, {len(bad)} bad, {rate:.1f} a second"
+        print(words, file=sys.stderr, flush=True)
 
 
 def _hunt(options_: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     """Each mutant until it is found, or until it has lived too long."""
-    found: dict[str, dict[str, Any]] = {}
-    for name in names:
-        played = 0
-        found[name] = {"killed": False}
-        for seed in _seeds(options_, 1, MUTANT_SEEDS, "--mutant", name, "--stop"):
-            played += 1
-            if seed["violations"]:
-                what = seed["violations"][0]
-                found[name] = {"killed": True, "seed": seed["seed"], "by": what.partition(":")[0]}
-                break
-        found[name]["seeds"] = played
-        print(f"{name}: {found[name]}", file=sys.stderr)
+    with ThreadPoolExecutor(options_.workers) as pool:
+        found = dict(
+            zip(names, pool.map(lambda name: _hunt_one(options_, name), names), strict=True)
+        )
     alive = [name for name, what in found.items() if not what["killed"]]
     return {
         "ok": not alive,
         "problems": [f"{name} was not found in {MUTANT_SEEDS} seeds" for name in alive],
         "mutants": found,
     }
+
+
+def _hunt_one(options_: argparse.Namespace, name: str) -> dict[str, Any]:
+    started, played = time.monotonic(), 0
+    found: dict[str, Any] = {"killed": False}
+    for seed in _seeds(options_, 1, MUTANT_SEEDS, "--mutant", name, "--stop"):
+        played += 1
+        if seed["violations"]:
+            what = seed["violations"][0]
+            found = {"killed": True, "seed": seed["seed"], "by": what.partition(":")[0]}
+            break
+    found |= {"seeds": played, "wall_s": round(time.monotonic() - started, 1)}
+    print(f"{name}: {found}", file=sys.stderr, flush=True)
+    return found
 
 
 def _seeds(
@@ -196,7 +234,8 @@ def _seeds(
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
+    if process.stdout is not None:
+        process.stdout.close()  # so that it cannot wait for somebody who reads no more
     process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
+    if process.stdin is not None:
+        process.stdin.close()

@@ -1,9 +1,11 @@
 -- arg: [3] rids, [4] limits. They wait no more, whatever became of them: who is next
 -- may have what was kept for them. Reservations are not touched; one that is not durable yet stays
--- in OFFERED until the record has judged it.
+-- in OFFERED until the record has judged it. An enqueue of the same rid that was on its way for
+-- long finds its mark in ENDED and brings nobody back.
 if fenced() then return FENCED end
 local touched = {}
 for _, rid in ipairs(arg[3]) do
+  redis.call('ZADD', ENDED, string.format('%.0f', now), SEP .. rid)
   local packed = redis.call('HGET', WAIT, rid)
   local offer = redis.call('HGET', RSV, rid)
   if packed and not (offer and cmsgpack.unpack(offer)[STATE] == 'H') then

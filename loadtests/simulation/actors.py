@@ -10,11 +10,13 @@ A new kind of person is a coroutine function with a `World` and a row in `CAST`.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
+from hashlib import sha256
 from random import Random
 from typing import Any, Final
 
 from commerce.errors import CommerceError, Refused, Temporary, Unavailable, UnknownHold
-from commerce.stock import Drop, DropLine, Hold, HoldState, Line, Press
+from commerce.stock import Drop, DropLine, Hold, HoldState, Line, Press, Raffle
+from commerce.waiting import OUTAGES
 from loadtests.simulation import databases_sql
 from loadtests.simulation.node import Gone, Node
 from loadtests.simulation.plan import Fault
@@ -28,11 +30,25 @@ SHOW: Final = "show"
 FIRST_DROP: Final = "drop1"
 COLLECTORS: Final = 0.25
 """Share of viewers who take what they can and leave it."""
+HOARDERS: Final = 0.5
+"""How often one of them comes back when the hold has lapsed."""
+RAFFLES: Final = 0.4
+"""Share of later drops that are drawn."""
 
 
-def drop_of(world: World, name: str, *, opens_in_ms: int = 0) -> Drop:
-    """A drop of all SKUs under the plan's limits."""
+def drop_of(
+    world: World, name: str, *, opens_in_ms: int = 0, draws_in_ms: int | None = None
+) -> Drop:
+    """A drop of all SKUs under the plan's limits, drawn if it says when."""
     plan = world.plan
+    raffle = None
+    if draws_in_ms is not None:
+        seed = sha256(f"{plan.seed} {name}".encode())
+        raffle = Raffle(
+            world.now_ms + opens_in_ms + draws_in_ms,
+            sha256(seed.digest()).hexdigest(),
+            seed.hexdigest(),
+        )
     return Drop(
         id=name,
         show=SHOW,
@@ -42,6 +58,7 @@ def drop_of(world: World, name: str, *, opens_in_ms: int = 0) -> Drop:
         hold_s=plan.hold_s,
         per_viewer=plan.per_viewer,
         lines=tuple(DropLine(sku, units) for sku, units in plan.units.items()),
+        raffle=raffle,
     )
 
 
@@ -97,6 +114,9 @@ async def viewer(world: World, tab: str, name: str) -> None:
         wanted = Press(rid, name, _some_drop(world, chance), _basket(world, chance))
         answer = await press(world, chance, wanted, tries=chance.choice(PATIENCE))
         if isinstance(answer, Hold) and collects:
+            if chance.random() < HOARDERS:  # until it has lapsed; the limits get shorter
+                await asyncio.sleep(world.plan.hold_s + chance.uniform(-0.2, 1.5))
+                await press(world, chance, _again(wanted, marked=True))
             continue
         if isinstance(answer, Hold):
             await _use(world, chance, wanted, answer)
@@ -144,7 +164,7 @@ async def _use(world: World, chance: Random, wanted: Press, hold: Hold) -> None:
 async def cancel(world: World, chance: Random, hold: Hold) -> None:
     """Gives it back, until that is decided; some ask once and leave."""
     world.given_back.add(hold.rid)
-    async for node in _nodes(world, chance, tries=chance.choice((1, 2, TRIES_MAX))):
+    async for node in nodes(world, chance, tries=chance.choice((1, 2, TRIES_MAX))):
         try:
             await node.call(node.checkout.cancel(hold.viewer, hold.rid))
         except (Gone, Temporary):
@@ -183,7 +203,7 @@ async def pay(world: World, chance: Random, wanted: Press, hold: Hold) -> None:
 
 async def _move(world: World, chance: Random, rid: str, to: HoldState) -> bool:
     """Whether it is in that state; asked until somebody knows."""
-    async for node in _nodes(world, chance):
+    async for node in nodes(world, chance):
         try:
             state = await node.call(databases_sql.move(node.database, rid, to, node.clock()))
         except (Gone, Unavailable):
@@ -196,7 +216,8 @@ async def _move(world: World, chance: Random, rid: str, to: HoldState) -> bool:
     return False
 
 
-async def _nodes(world: World, chance: Random, *, tries: int = TRIES_MAX) -> AsyncIterator[Node]:
+async def nodes(world: World, chance: Random, *, tries: int = TRIES_MAX) -> AsyncIterator[Node]:
+    """Nodes to ask one after the other, with pauses in between."""
     for attempt in range(tries):
         yield world.some_node(chance)
         await asyncio.sleep(chance.uniform(0.02, 0.3) * (1 + attempt / 4))
@@ -210,9 +231,11 @@ async def host(world: World) -> None:
         await asyncio.sleep(chance.uniform(0.2, world.plan.lasts_s / 2))
         number += 1
         fate = chance.random()
-        if fate < 0.75:
+        if fate < 0.45:
             await _adjust(world, chance, f"change{number}")
-        elif fate < 0.9:
+        elif fate < 0.75:
+            await _set(world, chance, f"set{number}")
+        elif fate < 0.9 and not world.plan.steady:
             await _close_and_open(world, chance)
         else:
             await ask(world, chance, lambda node: node.checkout.levels(world.plan.stock))
@@ -221,7 +244,7 @@ async def host(world: World) -> None:
 async def _adjust(world: World, chance: Random, ref: str) -> None:
     sku = chance.choice(list(world.plan.stock))
     delta = chance.choice((-3, -2, -1, 1, 1, 2, 3))
-    async for node in _nodes(world, chance):
+    async for node in nodes(world, chance):
         try:
             await node.call(node.checkout.adjust(sku, delta, ref=ref))
         except (Gone, Temporary):
@@ -234,19 +257,62 @@ async def _adjust(world: World, chance: Random, ref: str) -> None:
         return
 
 
+async def _set(world: World, chance: Random, ref: str) -> None:
+    """Sets stock to a number, perhaps below what is held; sometimes stops what runs down."""
+    sku = chance.choice(list(world.plan.stock))
+    if chance.random() < 0.25:
+        await ask(world, chance, lambda node: node.checkout.cancel_drain(sku, ref=ref))
+        return
+    seen: list[int] = []
+
+    async def look(node: Node) -> None:
+        seen.append((await node.checkout.stock_row(sku)).on_hand)
+
+    await ask(world, chance, look)
+    if not seen:
+        return
+    expected = seen[-1]
+    to = max(expected + chance.choice((-4, -3, -2, -1, 1, 2)), 0)
+    drain = chance.random() < 0.7
+    if await ask(
+        world,
+        chance,
+        lambda node: node.checkout.set_on_hand(sku, to, expected, ref=ref, drain=drain),
+    ):
+        world.sets[ref] = (to, expected, drain)
+        world.step("set", ref, sku, expected, to)
+
+
 async def _close_and_open(world: World, chance: Random) -> None:
     name = f"drop{len(world.drops) + 1}"
     await ask(world, chance, lambda node: node.checkout.close_drop(world.drops[-1]))
-    drop = drop_of(world, name, opens_in_ms=chance.choice((0, 0, 300)))
-    if await ask(world, chance, lambda node: node.checkout.open_drop(drop)):
-        world.drops.append(name)
+    draws_in_ms = chance.randint(300, 1_500) if chance.random() < RAFFLES else None
+    drop = drop_of(world, name, opens_in_ms=chance.choice((0, 0, 300)), draws_in_ms=draws_in_ms)
+    if not await ask(world, chance, lambda node: node.checkout.open_drop(drop)):
+        return
+    world.drops.append(name)
+    if drop.raffle is not None:
+        await draw(world, chance, drop.raffle)
+
+
+async def draw(world: World, chance: Random, raffle: Raffle) -> None:
+    """Waits for the end of the entries; a node's loop turns at once, as it does in production."""
+    await asyncio.sleep(max(raffle.draws_at - world.now_ms, 0) / 1000 + chance.uniform(0, 0.4))
+    await ask(world, chance, _draw_due)
+
+
+async def _draw_due(node: Node) -> None:
+    try:
+        await node.waits.draw_due()
+    except OUTAGES as error:
+        raise Unavailable(0) from error
 
 
 async def ask(
     world: World, chance: Random, question: Callable[[Node], Coroutine[Any, Any, object]]
 ) -> bool:
     """Asks nodes until one decides; whether it agreed."""
-    async for node in _nodes(world, chance):
+    async for node in nodes(world, chance):
         try:
             await node.call(question(node))
         except (Gone, Temporary):

@@ -77,6 +77,21 @@ async def _gate_away(world: World, chance: Random) -> None:
     world.gate_away_until = world.loop.now_s + chance.uniform(*AWAY_S)
 
 
+async def _cut_off(world: World, chance: Random) -> None:
+    """One node does not reach the gate, the others do."""
+    if world.living:
+        world.count(Fault.GATE_APART)
+        node = chance.choice(world.living)
+        node.cut_off_until = world.loop.now_s + chance.uniform(*AWAY_S)
+
+
+async def _doubt(world: World, chance: Random) -> None:
+    """A false alarm: a node loads a gate anew that was in order, under everybody's hands."""
+    if world.living:
+        world.count(Fault.GATE_DOUBT)
+        chance.choice(world.living).checkout.keeper.distrust()
+
+
 async def _sql_away(world: World, chance: Random) -> None:
     world.count(Fault.SQL_AWAY)
     world.sql_away_until = world.loop.now_s + chance.uniform(*AWAY_S)
@@ -131,6 +146,8 @@ _HAPPENS: Final[dict[Fault, Callable[[World, Random], Awaitable[None]]]] = {
     Fault.FREEZE: _freeze,
     Fault.CLOCK: _jump,
     Fault.GATE_AWAY: _gate_away,
+    Fault.GATE_APART: _cut_off,
+    Fault.GATE_DOUBT: _doubt,
     Fault.GATE_FLUSH: _flush,
     Fault.GATE_RESTART: _restart,
     Fault.GATE_STALE: _stale,

@@ -27,7 +27,7 @@ from typing_extensions import override
 from commerce import errands_sql, reservations_sql
 from commerce.apart_sql import Apart
 from commerce.bulk_sql import insert_rows
-from commerce.database_sql import Database
+from commerce.database_sql import READ_OPTION, Database
 from commerce.schema_sql import metadata, product, sku, sku_stock, stock_ledger
 from commerce.stock import HoldState
 
@@ -58,19 +58,71 @@ class Port(Protocol):
         """It is committed, these rids with it. Raises Unavailable if the answer is lost."""
 
 
+class Connections:
+    """SQLite's two connections of a worker, one that writes and one that reads.
+
+    Taking one from a pool for each transaction costs more than the transaction. One of each is
+    enough: SQLite answers at once here, so no two transactions of a kind are ever open together.
+    """
+
+    def __init__(self, writes: AsyncConnection, reads: AsyncConnection) -> None:
+        self._writes = writes
+        self._reads = reads
+
+    @asynccontextmanager
+    async def begin(self, *, reads: bool) -> AsyncIterator[AsyncConnection]:
+        """A transaction, as `Database.begin` and `Database.read` make it."""
+        conn = self._reads if reads else self._writes
+        async with conn.begin():
+            yield conn
+
+    async def close(self) -> None:
+        """Gives them back."""
+        await self._writes.close()
+        await self._reads.close()
+
+
+class Kept(Database):
+    """A worker's database with its connections."""
+
+    kept: Connections | None = None
+
+    async def keep(self) -> None:
+        """Opens the connections that are kept; PostgreSQL has a pool."""
+        if self.dialect == "sqlite":
+            reads = await self.engine.connect()
+            reads = await reads.execution_options(**{READ_OPTION: True})
+            self.kept = Connections(await self.engine.connect(), reads)
+
+    @override
+    async def close(self) -> None:
+        """See `Database.close`."""
+        if self.kept is not None:
+            await self.kept.close()
+            self.kept = None
+        await super().close()
+
+
 class Passing(Database):
     """A node's database: the real one, with the node's port around each transaction."""
 
     def __init__(self, database: Database, port: Port) -> None:
         super().__init__(database.engine, database.dialect)
         self._port = port
+        self._kept = database.kept if isinstance(database, Kept) else None
+
+    def _writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return super().begin() if self._kept is None else self._kept.begin(reads=False)
+
+    def _reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return super().read() if self._kept is None else self._kept.begin(reads=True)
 
     @asynccontextmanager
     @override
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         await self._port.enter("write")
         durable: Collection[str] = ()
-        async with self._port.turn(), super().begin() as conn:
+        async with self._port.turn(), self._writing() as conn:
             yield conn
             if rids := self._port.writing:
                 durable = await reservations_sql.find_many(conn, rids)
@@ -87,7 +139,7 @@ class Passing(Database):
     @override
     async def read(self) -> AsyncIterator[AsyncConnection]:
         await self._port.enter("read")
-        async with self._port.turn(), super().read() as conn:
+        async with self._port.turn(), self._reading() as conn:
             yield conn
         await self._port.leave("read", ())
 

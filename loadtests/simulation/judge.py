@@ -10,7 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
+
 from commerce.errors import HoldEnded, Refused, RidConflict
+from commerce.hold_rule import LAPSES_KEPT
 from commerce.presses import fingerprint, normal
 from commerce.stock import Hold
 from loadtests.simulation.audit_sql import OPEN, Books
@@ -18,6 +21,8 @@ from loadtests.simulation.world import Heard, World
 
 PREFIX: Final = b"vitrine:{stock:shop}:"
 SEP: Final = "\x1f"
+
+_unpack = msgspec.msgpack.Decoder().decode
 
 
 def faults_in(world: World, books: Books) -> Iterator[tuple[str, str]]:
@@ -32,10 +37,30 @@ def faults_in(world: World, books: Books) -> Iterator[tuple[str, str]]:
     for rid in world.sold:
         if heads[rid].state != "sold":
             yield "I3 sold_stays_sold", f"{rid} is {heads[rid].state}"
+    set_to: Counter[str] = Counter()
+    for entry in books.ledger:
+        if entry.kind in ("set", "drain"):
+            set_to[entry.sku] += entry.d_on_hand
+    yield from _sets(world, books)
     for row in books.stock:
-        wanted = world.plan.stock[row.sku] + world.adjusted[row.sku]
+        wanted = world.plan.stock[row.sku] + world.adjusted[row.sku] + set_to[row.sku]
         if row.on_hand != wanted:
             yield "I2 on_hand", f"{row.sku}: {row.on_hand}, should be {wanted}"
+
+
+def _sets(world: World, books: Books) -> Iterator[tuple[str, str]]:
+    """A compare-and-set that was acknowledged has happened once, as far as it could."""
+    written: dict[str, list[int]] = {}
+    for entry in books.ledger:
+        if entry.kind == "set":
+            written.setdefault(entry.ref, []).append(entry.d_on_hand)
+    for ref, (to, expected, drain) in world.sets.items():
+        found = written.get(ref, [])
+        enough = len(found) == 1 and (
+            expected + found[0] >= to if drain else expected + found[0] == to
+        )
+        if not enough:
+            yield "I2 set_once", f"{ref}: {found} for {expected} to {to}"
 
 
 def _answer(
@@ -84,6 +109,11 @@ def _answer(
             yield "I10 other_body", f"{rid} heard {type(answer).__name__}"
 
 
+def free_of(row: Any) -> int:
+    """Units of a row of stock that nobody has and that do not run down."""
+    return int(row.on_hand - row.held - row.committed - row.draining)
+
+
 def gate_faults(world: World, books: Books) -> Iterator[tuple[str, str]]:
     """I12: once all is told, the gate's numbers are the record's, one by one."""
     engine = world.valkeys.now
@@ -98,7 +128,7 @@ def gate_faults(world: World, books: Books) -> Iterator[tuple[str, str]]:
         return
     if orphans := engine.command("ZCARD", PREFIX + b"orphan"):
         yield "I13 orphans_end", f"{orphans} left"
-    free = {row.sku: row.on_hand - row.held - row.committed for row in books.stock}
+    free = {row.sku: free_of(row) for row in books.stock}
     for sku, units in table("stock").items():
         if int(units) != free[sku]:
             yield "I12 gate_is_record", f"{sku}: gate {int(units)}, record {free[sku]}"
@@ -118,7 +148,14 @@ def gate_faults(world: World, books: Books) -> Iterator[tuple[str, str]]:
     for key, units in used.items():
         if units and key.split(SEP)[0] in open_drops and key not in gate_used:
             yield "I12 viewer_units", f"{key!r}: gate none, record {units}"
-    holders = {head.viewer for head in books.heads if head.state in OPEN}
-    for viewer in table("open"):
-        if viewer not in holders:
-            yield "I12 open_holds", f"{viewer}: none in the record"
+    opened = Counter(head.viewer for head in books.heads if head.state in OPEN)
+    lapses = Counter(head.viewer for head in books.heads if head.state == "expired")
+    kept = table("open")
+    for viewer in sorted({key.removeprefix(SEP) for key in kept} | opened.keys() | lapses.keys()):
+        found = int(kept.get(viewer, 0))
+        if found != opened[viewer]:
+            yield "I12 open_holds", f"{viewer}: gate {found}, record {opened[viewer]}"
+        packed = kept.get(SEP + viewer)
+        times = 0 if packed is None else len(_unpack(packed))
+        if times != min(lapses[viewer], LAPSES_KEPT):
+            yield "I12 lapses", f"{viewer}: gate {times}, record {lapses[viewer]}"

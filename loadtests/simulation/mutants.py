@@ -58,7 +58,11 @@ MUTANTS: Final[dict[str, tuple[Piece, ...]]] = {
     ),
     "no_stock_walls": (
         Piece("commerce/lua/reserve.lua", "if units < what[i + 1] then", "if false then"),
-        Piece("commerce/winners_sql.py", '"t.held + t.committed + x.held > t.on_hand"', '"1 = 0"'),
+        Piece(
+            "commerce/winners_sql.py",
+            '"t.held + t.committed + t.draining + x.held > t.on_hand"',
+            '"1 = 0"',
+        ),
         Piece("commerce/schema_sql.py", '"held + committed <= on_hand"', '"held >= 0"'),
     ),
     "no_viewer_limit": (
@@ -178,6 +182,7 @@ MUTANTS: Final[dict[str, tuple[Piece, ...]]] = {
             '        ends = [_end(fact) for fact in facts if fact.topic == "hold"]\n',
             "        gate, now = self._keeper.gate, self._clock()\n"
             "        await self._facts.gate_done([fact.id for fact in facts], epoch, now)\n"
+            '        self._crash_point("relay:after_gate")\n'
             '        ends = [_end(fact) for fact in facts if fact.topic == "hold"]\n',
         ),
     ),
@@ -198,7 +203,7 @@ MUTANTS: Final[dict[str, tuple[Piece, ...]]] = {
     "refusal_without_the_record": (
         Piece(
             "commerce/reserving.py",
-            "if case.press.retry or decision.verdict is Verdict.CONFLICT:",
+            "if case.marked or decision.verdict is Verdict.CONFLICT:",
             "if False:",
         ),
     ),
@@ -216,6 +221,54 @@ MUTANTS: Final[dict[str, tuple[Piece, ...]]] = {
             "commerce/gatekeeper.py",
             "image = await self._record.image(epoch, now)",
             "image = early",
+        ),
+    ),
+    "nobody_is_served_at_once": (
+        Piece(
+            "commerce/lua/release.lua",
+            "for sku in pairs(touched) do\n  serve(sku, arg[4])\nend\n",
+            "",
+        ),
+    ),
+    "free_while_somebody_waits": (
+        Piece("commerce/lua/gate.lua", "if units > 0 and head_of(drop, sku) then return 0 end", ""),
+    ),
+    "leaving_drops_an_unmade_offer": (
+        Piece(
+            "commerce/lua/dequeue.lua",
+            "if packed and not (offer and cmsgpack.unpack(offer)[STATE] == 'H') then",
+            "if packed then",
+        ),
+    ),
+    "last_come_first_served": (
+        Piece(
+            "commerce/lua/gate.lua",
+            "redis.call('ZRANGEBYLEX', QUEUE, '[' .. key .. SEP, '(' .. key .. '\\32',",
+            "redis.call('ZREVRANGEBYLEX', QUEUE, '(' .. key .. '\\32', '[' .. key .. SEP,",
+        ),
+    ),
+    "without_a_gate_anybody_overtakes": (
+        Piece(
+            "commerce/record_sql.py", "rule=self._rule, waited_for=waited_for", "rule=self._rule"
+        ),
+    ),
+    "lapses_forgotten": (
+        Piece(
+            "commerce/lua/release.lua",
+            "    if how == 'lapsed' then lapse(entry[VIEWER]) end\n",
+            "",
+        ),
+    ),
+    "drained_units_return": (
+        Piece(
+            "commerce/reservations_sql.py", "        if after.draining:\n", "        if False:\n"
+        ),
+    ),
+    "lots_not_kept": (
+        Piece(
+            "commerce/raffle_sql.py",
+            "ranks = ranking(found.seed, by_rid)",
+            "ranks = sorted(by_rid)",
         ),
     ),
     "changes_counted_twice": (

@@ -19,11 +19,14 @@ from typing_extensions import override
 
 from commerce.checkout import Checkout
 from commerce.errors import Unavailable
+from commerce.gate import Offer
 from commerce.outbox_sql import SqlOutbox
 from commerce.record import Outcome, Winner
 from commerce.record_sql import SqlRecord
 from commerce.stock import Levels
 from commerce.stock_redis import ANSWER_WAIT_S, RedisGate
+from commerce.waiting import Waitlist
+from commerce.waiting_sql import SqlWaitlist
 from loadtests.simulation import databases_sql, valkeys_redis
 from loadtests.simulation.plan import Fault
 
@@ -57,6 +60,7 @@ class Node:
         self.dead = False
         self.frozen_until = 0.0
         self.offset_ms = 0
+        self.cut_off_until = 0.0
         self.engine: int | None = None
         """Set while a split keeps it at an engine that the others have left."""
         self._world = world
@@ -69,16 +73,30 @@ class Node:
             record,
             SqlOutbox(self.database),
             clock=self.clock,
-            on_levels=lambda _levels: None,
+            on_levels=world.learned,
             pause=self.pause,
             chance=world.chance.random,
+            crash_point=self.crash_point,
+        )
+        self.waits = Waitlist(
+            self.checkout.keeper,
+            record,
+            _TellingOffers(self.database, crash_point=self.crash_point),
+            self.checkout.board,
+            clock=self.clock,
+            pause=self.pause,
             crash_point=self.crash_point,
         )
 
     def start(self) -> None:
         """Its loops begin to turn."""
-        self._run = asyncio.create_task(self.checkout.run())
+        self._run = asyncio.create_task(self._turn())
         self._run.add_done_callback(self._ended)
+
+    async def _turn(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.checkout.run())
+            group.create_task(self.waits.run())
 
     def _ended(self, run: "asyncio.Task[None]") -> None:
         error = None if run.cancelled() else run.exception()
@@ -176,7 +194,7 @@ class Node:
         world = self._world
         if self.engine is not None:
             return self.engine
-        if world.loop.now_s < world.gate_away_until:
+        if world.loop.now_s < max(world.gate_away_until, self.cut_off_until):
             world.step(self.name, "no gate")
             raise valkeys_redis.no_connection()
         return world.valkeys.number
@@ -252,5 +270,17 @@ class _Telling(SqlRecord):
         _writing.set([winner.press.rid for winner in winners])
         try:
             return await super().hold_without_gate(winners, now)
+        finally:
+            _writing.set(())
+
+
+class _TellingOffers(SqlWaitlist):
+    """The wait list; it says which rids a transaction is about."""
+
+    @override
+    async def offer(self, epoch: int, offers: Sequence[Offer], now: int) -> dict[str, Outcome]:
+        _writing.set([offer.rid for offer in offers])
+        try:
+            return await super().offer(epoch, offers, now)
         finally:
             _writing.set(())

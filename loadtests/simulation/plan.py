@@ -37,6 +37,8 @@ class Fault(StrEnum):
     SQL_SLOW = "sql_slow"
     SQL_AWAY = "sql_away"
     VIEWER = "viewer_left"
+    GATE_APART = "gate_cut_off"
+    GATE_DOUBT = "gate_distrusted"
 
 
 PER_CALL: Final[dict[Fault, float]] = {
@@ -57,6 +59,16 @@ Chance that one call (or crash point, or press) meets it, in a seed that has it.
 EVENTS: Final = tuple(fault for fault in Fault if fault not in PER_CALL)
 """Those that happen at an instant of their own."""
 
+REPLACING: Final = frozenset(
+    {
+        *(Fault.GATE_FLUSH, Fault.GATE_RESTART, Fault.GATE_STALE, Fault.GATE_SPLIT),
+        *(Fault.GATE_AWAY, Fault.GATE_APART, Fault.GATE_DOUBT),
+    }
+)
+"""Events after which the gate is loaded anew, and then right again."""
+STEADY: Final = 0.3
+"""Share of seeds in which none of them happens."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -74,6 +86,11 @@ class Plan:
     lasts_s: float
     rates: dict[Fault, float] = field(default_factory=dict)
     events: tuple[tuple[float, Fault], ...] = ()
+    steady: bool = False
+    """Nothing replaces the gate and no drop is opened later: what leaks stays leaked."""
+    waiters: int = 0
+    waits_each: int = 0
+    first_is_raffle: bool = False
     alone_at_the_end: bool = False
     """When the faults stop, all nodes but one are killed: it must finish what they left."""
 
@@ -95,7 +112,13 @@ def draw(seed: int) -> Plan:
     events = sorted(
         (chance.uniform(0.3, lasts_s), chance.choice(kinds)) for _number in range(count)
     )
-    most = chance.choice((4, 9, 9, 20))
+    steady = chance.random() < STEADY
+    if steady:
+        events = [(at_s, fault) for at_s, fault in events if fault not in REPLACING]
+        events = events or [(lasts_s / 2, Fault.KILL)]
+        rates = {fault: rate * chance.choice((1.0, 2.5)) for fault, rate in rates.items()}
+    first_is_raffle = chance.random() < 0.12
+    most = chance.choice((2, 4, 9, 9, 20))
     stock = {sku: chance.randint(1, most) for sku in skus}
     return Plan(
         seed=seed,
@@ -106,12 +129,16 @@ def draw(seed: int) -> Plan:
             for sku, count in stock.items()
         },
         viewers=viewers,
-        presses_each=chance.randint(3, 5),
+        presses_each=chance.randint(3, 4),
         hold_s=chance.randint(1, 3),
         per_viewer=chance.choice((None, None, 1, 2, 3)),
         stretch=chance.choice(STRETCHES),
         lasts_s=lasts_s,
         rates=rates,
         events=tuple(events),
+        steady=steady,
+        waiters=4 if first_is_raffle else chance.choice((0, 1, 2, 3, 4)),
+        waits_each=chance.randint(1, 2),
+        first_is_raffle=first_is_raffle,
         alone_at_the_end=chance.random() < 0.5,
     )

@@ -14,7 +14,15 @@ from typing import Any, Final
 from commerce.database_sql import Database
 from commerce.errors import CommerceError
 from commerce.stock import Hold, Line, Press
-from loadtests.simulation import actors, audit_sql, chaos, databases_sql, judge
+from loadtests.simulation import (
+    actors,
+    audit_sql,
+    chaos,
+    databases_sql,
+    judge,
+    judge_waits,
+    waiters,
+)
 from loadtests.simulation.plan import Fault, draw
 from loadtests.simulation.valkeys_redis import Valkeys
 from loadtests.simulation.virtual_time import Stuck, VirtualLoop
@@ -100,7 +108,8 @@ async def _play(world: World) -> None:
 async def _let_loose(world: World) -> list["asyncio.Task[None]"]:
     """The crowd and the faults; returns when the last fault has happened."""
     chance = Random(f"opening {world.plan.seed}")
-    drop = actors.drop_of(world, actors.FIRST_DROP)
+    draws_in_ms = chance.randint(900, 2_500) if world.plan.first_is_raffle else None
+    drop = actors.drop_of(world, actors.FIRST_DROP, draws_in_ms=draws_in_ms)
     world.drops.append(drop.id)
     await actors.ask(world, chance, lambda node: node.checkout.open_drop(drop))
     cast: list[Coroutine[Any, Any, None]] = [actors.host(world)]
@@ -108,6 +117,9 @@ async def _let_loose(world: World) -> list["asyncio.Task[None]"]:
     # The last two are more tabs of the first viewer.
     names = [f"v{number if number < world.plan.viewers - 2 else 0}" for number in tabs]
     cast += [actors.viewer(world, f"tab{number}", names[number]) for number in tabs]
+    cast += [waiters.waiter(world, f"w{number}") for number in range(world.plan.waiters)]
+    if drop.raffle is not None:
+        cast.append(actors.draw(world, chance, drop.raffle))
     people = [asyncio.create_task(actor) for actor in cast]
     await chaos.unleash(world)
     await asyncio.sleep(max(world.plan.lasts_s - world.loop.now_s, 0))
@@ -123,6 +135,7 @@ async def _calm_down(world: World, keeper: "asyncio.Task[None]") -> None:
     world.gate_away_until = world.sql_away_until = 0.0
     for node in world.living:
         node.engine, node.offset_ms, node.frozen_until = None, 0, 0.0
+        node.cut_off_until = 0.0
     if world.plan.alone_at_the_end:
         for node in world.living[1:]:
             node.kill()
@@ -144,20 +157,33 @@ async def _all_answered(world: World, people: list["asyncio.Task[None]"]) -> Non
 async def _until_quiet(world: World) -> None:
     """Until every hold has ended, everything is told and gate and record are of one epoch (I13)."""
     stretch = world.stretch
-    deadline_s = world.loop.now_s + world.plan.hold_s + ORPHAN_S + SLACK_S + 2 * stretch
+    patience_s = world.plan.hold_s + ORPHAN_S + SLACK_S + 2 * stretch
+    deadline_s = world.loop.now_s + patience_s
+    many = -1
     while True:
-        open_holds, untold, epoch = await audit_sql.read_pulse(world.control)
+        open_holds, untold, epoch, waiting = await audit_sql.read_pulse(world.control)
         engine = world.valkeys.now
         stored = engine.command("HGET", judge.PREFIX + b"cfg", "epoch")
         orphans = engine.command("ZCARD", judge.PREFIX + b"orphan")
+        offered = engine.command("ZCARD", judge.PREFIX + b"offered")
         late = bool(world.background)
-        if not (open_holds or untold or orphans or late) and int(stored or 0) == epoch:
+        busy = open_holds or untold or orphans or offered or late
+        if not busy and int(stored or 0) == epoch and not await _vain(world):
             return
+        if waiting != many:  # somebody was served: time for the next
+            many = waiting
+            deadline_s = max(deadline_s, world.loop.now_s + patience_s)
         if world.loop.now_s > deadline_s:
-            what = f"holds {open_holds}, untold {untold}, orphans {orphans}"
+            what = f"holds {open_holds}, untold {untold}, orphans {orphans}, offered {offered}"
             world.violated("I13 free_in_time", f"{what}, epochs {stored!r} {epoch}")
             return
         await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def _vain(world: World) -> bool:
+    """Whether somebody waits whose turn it is."""
+    books = await audit_sql.read_books(world.control)
+    return any(True for _what in judge_waits.ended_faults(books))
 
 
 async def _audit(world: World) -> None:
@@ -166,7 +192,7 @@ async def _audit(world: World) -> None:
         await asyncio.sleep(AUDIT_EVERY_S)
         paying = set(world.paying)
         books = await audit_sql.read_books(world.control)
-        for invariant, what in audit_sql.faults_in(books):
+        for invariant, what in audit_sql.faults_in(books, world.doubled):
             world.violated(invariant, what)
         for head in books.heads:
             if head.rid in paying and head.state in ("expired", "cancelled"):
@@ -175,10 +201,12 @@ async def _audit(world: World) -> None:
 
 async def _verdict(world: World) -> None:
     books = await audit_sql.read_books(world.control)
+    told, logs = await audit_sql.read_told(world.control), await world.valkeys.logs()
     for found in (
-        audit_sql.faults_in(books),
+        audit_sql.faults_in(books, world.doubled),
         judge.faults_in(world, books),
         judge.gate_faults(world, books),
+        judge_waits.faults_in(world, books, told, logs),
     ):
         for invariant, what in found:
             world.violated(invariant, what)
@@ -190,15 +218,19 @@ async def _probe(world: World) -> None:
     if world.faults[Fault.CLOCK]:
         return  # a flag set by a clock that was ahead lasts longer
     books = await audit_sql.read_books(world.control)
-    free = {row.sku: row.on_hand - row.held - row.committed for row in books.stock}
+    free = {row.sku: judge.free_of(row) for row in books.stock}
     newest = {drop.id: drop for drop in books.drops}.get(world.drops[-1])
-    if newest is None or newest.closed_at is not None:
+    undrawn = newest is not None and newest.draws_at is not None and newest.drawn_at is None
+    if newest is None or newest.closed_at is not None or undrawn:
         return
     left = {
         row.sku: free[row.sku] if row.units is None else min(free[row.sku], row.units - row.taken)
         for row in books.drop_lines
         if row.drop == newest.id
     }
+    for row in books.waiting:
+        if row.drop == newest.id and row.state == "waiting":
+            left[row.sku] = 0  # what is free is kept for those who wait
     for node in world.living:
         for sku in left:
             rid = f"probe-{node.name}-{sku}"

@@ -51,9 +51,10 @@ def open_stand(kind: str = "sqlite", *, change: ScriptChange | None = None) -> I
         url = f"sqlite:///{folder}/db"
         if kind == "postgresql":
             url = stack.enter_context(postgres(folder / "pg"))
-        database = _run(Database.open(url, poolsize=databases_sql.POOL))
+        database = _run(databases_sql.Kept.open(url, poolsize=databases_sql.POOL))
         stack.callback(lambda: _run(database.close()))
         _run(_prepare(database))
+        _run(database.keep())
         yield Stand(valkeys, database)
 
 

@@ -20,9 +20,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from commerce.claims import Logged
+from commerce.log_redis import GateLog
 from live.child import guarded
 from live.engines import find_valkey
 
+LOG_KEY: Final = "vitrine:{stock:shop}:log"
+LOG_MAX: Final = 10_000
 ENGINES: Final = 4
 """So an engine can be replaced three times in one seed."""
 START_S: Final = 30.0
@@ -136,6 +140,7 @@ class Direct:
     def __init__(self, engine: Engine, change: "ScriptChange") -> None:
         self._engine = engine
         self._change = change
+        self._shas: dict[str, str] = {}
 
     async def evalsha(self, sha: str, keys: int, *words: object) -> Any:
         """EVALSHA"""
@@ -143,8 +148,10 @@ class Direct:
 
     async def script_load(self, text: str) -> str:
         """SCRIPT LOAD, of the script with a mutant's change in it."""
-        sha = self._engine.command("SCRIPT", "LOAD", self._change(text))
-        return cast("str", sha.decode())
+        if text not in self._shas:  # neither a new seed nor FLUSHALL makes an engine forget them
+            sha = self._engine.command("SCRIPT", "LOAD", self._change(text))
+            self._shas[text] = cast("str", sha.decode())
+        return self._shas[text]
 
     def pipeline(self, *, transaction: bool) -> "_Pipe":
         """A pipeline; what it collects is sent when it is executed."""
@@ -161,6 +168,25 @@ class ScriptChange:
         for old, new in self._pieces:
             text = text.replace(old, new)
         return text
+
+
+class _Reader:
+    """A way for the reader of the log."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def ask(self, call: Callable[[Any], Awaitable[R]]) -> R:
+        """See `Home.ask`."""
+        return await call(self)
+
+    async def xrange(self, key: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        """XRANGE"""
+        rows = self._engine.command("XRANGE", key, "-", "+", "COUNT", count)
+        return [(id_, dict(zip(flat[::2], flat[1::2], strict=True))) for id_, flat in rows]
+
+    async def aclose(self) -> None:
+        """The engines belong to the worker."""
 
 
 class _Pipe:
@@ -211,6 +237,13 @@ class Valkeys:
         """Another process answers from now on, with this in it."""
         self._now, self._used = self._used, self._used + 1
         self.now.restore(copy)
+
+    async def logs(self) -> list[list[Logged]]:
+        """What each engine of this seed has in its log."""
+        return [
+            await GateLog(_Reader(engine), LOG_KEY).read(LOG_MAX)
+            for engine in self.engines[: self._used]
+        ]
 
     def stop(self) -> None:
         """Ends all of them."""

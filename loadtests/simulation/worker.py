@@ -14,6 +14,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
 from loadtests.simulation import mutants
 
@@ -33,13 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trace", action="store_true", help="with every step of each seed")
     options = parser.parse_args(arguments)
     logging.disable(logging.CRITICAL)
-    signal.signal(signal.SIGTERM, lambda *_signal: sys.exit(0))  # so that the engines' folder goes
+    stopped: list[int] = []  # after the present seed, so that the engines and their folder go
+    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
     with contextlib.suppress(BrokenPipeError):
-        _play(options)
+        _play(options, stopped)
     return 0
 
 
-def _play(options: argparse.Namespace) -> None:
+def _play(options: argparse.Namespace, stopped: Sequence[int]) -> None:
     lua = mutants.plant(options.mutant) if options.mutant else []
     # Only now: a mutant is planted while modules are imported.
     from loadtests.simulation.stand import open_stand
@@ -54,7 +56,7 @@ def _play(options: argparse.Namespace) -> None:
             verdict = stand.play(seed, keep_lines=options.trace)
             line = dataclasses.asdict(verdict) | {"cpu_s": time.process_time() - started}
             print(json.dumps(line), flush=True)
-            if verdict.violations and options.stop:
+            if stopped or (verdict.violations and options.stop):
                 return
             if turn % COLLECT_EVERY == 0:
                 gc.collect()

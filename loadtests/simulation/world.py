@@ -16,7 +16,8 @@ from typing import Final
 
 from commerce.database_sql import Database
 from commerce.errors import CommerceError
-from commerce.stock import Hold, Press
+from commerce.stock import Hold, Levels, Press
+from commerce.waiting import Wait, WaitState
 from loadtests.simulation.databases_sql import Passing
 from loadtests.simulation.node import Node
 from loadtests.simulation.plan import Fault, Plan
@@ -41,6 +42,15 @@ class Heard:
     sent_s: float
     heard_s: float
     answer: Hold | CommerceError
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What somebody who waits was told first, and when."""
+
+    wait: Wait
+    state: WaitState
+    heard_s: float
 
 
 class _Calm:
@@ -95,6 +105,18 @@ class World:
         self.drops: list[str] = []
         """Names of the drops, the newest last."""
         self.adjusted: Counter[str] = Counter()
+        self.sets: dict[str, tuple[int, int, bool]] = {}
+        """Changes by compare-and-set that were acknowledged: ref: to, from, whether it drains."""
+        self.joined: dict[str, Joined] = {}
+        """By rid, what those who wait were told first."""
+        self.leaving: set[str] = set()
+        """Rids of which somebody has said that they wait no more."""
+        self.doubled: set[str] = set()
+        """Rids of entries that were used for a press of Buy too."""
+        self.left: set[str] = set()
+        """Those that were acknowledged as left."""
+        self.levels: dict[int, dict[str, int]] = {}
+        """By version, what the nodes learned of levels."""
         self.violations: list[str] = []
         self.steps = 0
         self.presses = 0
@@ -157,6 +179,11 @@ class World:
         """Something that must never be so."""
         self.step("violated", invariant)
         self.violations.append(f"{invariant}: {what}")
+
+    def learned(self, levels: Levels) -> None:
+        """A node has heard of levels."""
+        for sku, level in levels.items():
+            self.levels.setdefault(level.version, {})[sku] = level.available
 
     def travel_s(self) -> float:
         """How long a call is on its way: mostly below 2 ms, sometimes half a second."""

@@ -239,6 +239,16 @@ async def test_who_leaves_is_served_no_more(shop: Shop) -> None:
         await shop.check_gate(node)
 
 
+async def test_a_join_that_arrives_after_the_leave_brings_nobody_back(shop: Shop) -> None:
+    async with shop.node(upkeep=False) as node:
+        await sold_out(shop, node)
+        waiter = await node.wait("w0", "v0")
+        await node.waits.leave("v0", "w0")
+        await node.gate.enqueue(node.checkout.keeper.epoch, [waiter.queued], shop.clock())
+        await node.checkout.cancel("first", "held")
+        assert await node.level("A") == 1
+
+
 async def test_who_leaves_while_the_offer_is_under_way_leaves_the_unit_to_the_next(
     shop: Shop,
 ) -> None:

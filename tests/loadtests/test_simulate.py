@@ -23,11 +23,14 @@ from loadtests.simulation.virtual_time import Stuck, VirtualLoop
 SEEDS = 60
 """About 10 s of a core that nothing else uses; the run of 20,000 is the drill's."""
 KILLED = [
-    ("double_release", "I12 gate_is_record"),
-    ("no_summing", "I8 what_was_asked"),
-    ("no_stock_walls", "I1 nobody_oversold"),
-    ("fence_not_noticed", "I13 free_in_time"),
+    ("double_release", 1, "I12 gate_is_record"),
+    ("answer_before_commit", 10, "I4 acknowledged_is_durable"),
+    ("flag_refuses_retries", 2, "winner_refused"),
+    ("free_while_somebody_waits", 1, "I22 overtaken"),
+    ("lapses_forgotten", 1, "I12 lapses"),
+    ("drained_units_return", 4, "I2 draining"),
 ]
+"""Mutant, a seed that kills it, and what is broken first. `--mutants` looks for all."""
 
 
 def played(*words: str, **environ: str) -> list[dict[str, Any]]:
@@ -69,17 +72,36 @@ def test_the_same_seed_is_the_same_trace_in_another_process_after_other_seeds() 
 
 
 @pytest.mark.timeout(300)
+def test_a_run_that_is_stopped_tells_what_it_has() -> None:
+    command = [sys.executable, "-m", "loadtests", "simulate", "--json", "--seeds", "5000"]
+    with subprocess.Popen(
+        [*command, "--seed", "20", "--workers", "1", "--trace"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline()  # the first seed is over
+        running.terminate()
+        told, _trace = running.communicate(timeout=120)
+    result = json.loads(told.splitlines()[-1])
+    assert result["stopped"]
+    assert 1 <= result["seeds"] < 5_000
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.postgres
 def test_the_record_may_be_a_postgresql() -> None:
     one, two = (played("3", "1", "--database", "postgresql") for _time in range(2))
     assert one[0]["violations"] == []
-    assert one[0]["trace"] == two[0]["trace"]
+    assert (one[0]["trace"], one[0]["steps"]) == (two[0]["trace"], two[0]["steps"])
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("name", "invariant"), KILLED)
-def test_a_planted_fault_is_found_by_name(name: str, invariant: str) -> None:
-    result = simulated("--mutant", name)
+@pytest.mark.parametrize(("name", "seed", "invariant"), KILLED)
+def test_a_planted_fault_is_found_by_name(name: str, seed: int, invariant: str) -> None:
+    result = simulated("--mutant", name, "--seed", str(seed))
     assert result["ok"], result["problems"]
     assert result["mutants"][name]["by"] == invariant
 
