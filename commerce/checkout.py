@@ -41,6 +41,8 @@ INFLIGHT_MAX: Final = 16_384
 A crowd of 15,000 fits. With room for 1,024 the others came back and back: 555,000 times "busy" in a
 minute, which left no time to decide anything.
 """
+CROWD: Final = 32
+"""Presses on their way from which on those who can wait, wait."""
 ANSWER_MAX_S: Final = 10.0
 """A press that has no answer by then hears "not now"; asked again it finds what became of it."""
 LATE_LOOK_S: Final = 1.0
@@ -116,6 +118,11 @@ class Checkout:
                 self._late = None
             for case in list(self._cases.values()):
                 case.close(Unavailable(RETRY_MS))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many presses are on their way that what can wait should."""
+        return len(self._cases) >= CROWD
 
     async def reserve(self, press: Press) -> Hold:
         """Buy. Returns when the hold is durable. The same press again gets the same answer.

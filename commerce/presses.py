@@ -26,6 +26,13 @@ def normal(press: Press) -> Press:
         raise ValueError("a rid and a viewer have 1 to 64 characters, none of them control")
     if not _name(press.drop):
         raise UnknownDrop(press.drop[:ID_MAX])
+    if len(press.lines) == 1:  # nearly all, and nothing to sum
+        line = press.lines[0]
+        if not _name(line.sku):
+            raise UnknownSku(line.sku[:ID_MAX])
+        if not 1 <= line.quantity <= QUANTITY_MAX:
+            raise BadQuantity(line.sku)
+        return press
     sums: dict[str, int] = {}
     for line in press.lines:
         if not _name(line.sku):

@@ -92,8 +92,10 @@ class SqlRecord:
 
     async def _hold(self, epoch: int, winners: Sequence[Winner], now: int) -> dict[str, Outcome]:
         async with self._database.begin_apart() as apart:
-            outcomes = await apart.run(lambda conn: _write(conn, epoch, winners, now))
-            self._crash_point("record:before_commit")
+            outcomes = await apart.run_last(
+                lambda conn: _write(conn, epoch, winners, now),
+                lambda: self._crash_point("record:before_commit"),
+            )
         self._crash_point("record:after_commit")
         return outcomes
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from commerce.checkout import Checkout
-from commerce.errors import CommerceError
+from commerce.errors import CommerceError, SoldOut
 from commerce.stock import Hold, Line, Press, Promise
 from commerce.waiting import Wait as WaitFor
 from commerce.waiting import Waitlist
@@ -44,6 +44,7 @@ from realtime.errors import (
     NOT_JOINED,
     UNKNOWN_COMMAND,
     BrokerUnavailable,
+    Rejected,
 )
 from realtime.hub import Hub
 from realtime.room import Room
@@ -51,6 +52,8 @@ from realtime.wheel import BEAT_MS
 from realtime.wire import Command, Position
 
 BEAT_S = BEAT_MS // 1000
+SAID_MAX = 256
+"""Sentences about what is sold out that are kept ready."""
 
 
 class Commands:
@@ -81,6 +84,7 @@ class Commands:
         self._tokens = tokens
         self._clock = clock
         self._pace = Pace(clock)
+        self._said: dict[tuple[str, int], Rejected] = {}
 
     async def handle(self, connection: Connection, command: Command) -> object:
         """The result of a command. Raises `Rejected` with a documented code."""
@@ -99,16 +103,28 @@ class Commands:
         press = _press(who, read(Buy, command.params), self._promise(connection))
 
         def answered(answer: Hold | CommerceError) -> None:
-            if isinstance(answer, CommerceError):
-                done(as_rejected(answer))
-            else:
+            if isinstance(answer, Hold):
                 done(hold_view(answer))
+            elif type(answer) is SoldOut and answer.receipt is None:
+                done(self._sold_out(answer))
+            else:
+                done(as_rejected(answer))
 
         try:
             self._checkout.begin(press, answered)
         except CommerceError as refused:
             raise as_rejected(refused) from refused
         return True
+
+    def _sold_out(self, refused: SoldOut) -> Rejected:
+        """The crowd of a drop hears the same sentence, so it is made once."""
+        key = refused.sku, refused.left
+        said = self._said.get(key)
+        if said is None:
+            if len(self._said) >= SAID_MAX:
+                self._said.clear()
+            said = self._said[key] = as_rejected(refused)
+        return said
 
     async def _dispatch(self, connection: Connection, command: Command) -> object:
         name = command.name

@@ -162,6 +162,7 @@ async def open_trade(
         source=f"{settings.node[:96]} {now()}",
         clock=now,
         pause=asyncio.sleep,
+        busy=lambda: checkout.crowded,
     )
     lists = SqlWaitlist(database)
     waits = Waitlist(

@@ -333,6 +333,7 @@ class Connection:
             done(Rejected(INTERNAL, "Something went wrong on our side."))
         if not answered:
             self._pressing = True
+            self._hub.pressing += 1
             self._backlog = deque()
         return True
 
@@ -353,6 +354,7 @@ class Connection:
     def _pressed(self) -> None:
         """The answer has come: on with what was sent meanwhile, or with leaving."""
         self._pressing = False
+        self._hub.pressing -= 1
         if self._ended:
             return
         if self._backlog:

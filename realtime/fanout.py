@@ -6,6 +6,9 @@ frame. Its promises:
 * A slice ends after `SLICE_S`, so that the loop answers Buy in between (15,000 sockets at 9.4 µs
   are 140 ms). All fan-outs of a node take turns in that one slice per turn of the loop (`Turns`):
   ten busy rooms with a slice each would be a loop that answers nobody for 40 ms.
+* While presses of Buy wait to be read or answered, it has a third of the loop at most. What is said
+  begins at once all the same; to reach 15,000 takes 0.5 s then instead of 0.2. The way of a winner
+  is some eight turns of the loop, and each of them stood behind a slice.
 * The first member served moves on each time, so that nobody is always last.
 * A frame that comes while another is under way (a pin during a big tick) joins the frame of those
   not yet served, as one write, and follows as a frame of its own for the rest. So it waits for one
@@ -28,6 +31,8 @@ from realtime.socket import Socket
 
 SLICE_S: Final = 0.004
 """The first turn of the loop after it costs 50 us, for all of Python is cold by then: 1.3 %."""
+REST: Final = 2.0
+"""Slices of time that belong to presses after each slice, while there are any."""
 CHUNK: Final = 32
 """Sockets between two looks at the clock: about 0.3 ms."""
 JOBS_MAX: Final = 8
@@ -54,7 +59,9 @@ class Turns:
     one slice. With `call_soon` alone it was three: the timer, its task, and the slice in between.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hurried: Callable[[], bool] = lambda: False) -> None:
+        """`hurried`: whether somebody waits for an answer that comes first."""
+        self._hurried = hurried
         self._queue: deque[FanOut] = deque()
         self._next: asyncio.Handle | None = None
         self._left_s = SLICE_S
@@ -76,7 +83,11 @@ class Turns:
         if self._left_s >= 0:
             self._run()
         else:
-            self._next = loop.call_at(now_s, self._breathe)
+            self._rest(now_s, 0.0)
+
+    def _rest(self, now_s: float, spent_s: float) -> None:
+        rest_s = max(spent_s, SLICE_S) * REST if self._hurried() else 0.0
+        self._next = asyncio.get_running_loop().call_at(now_s + rest_s, self._breathe)
 
     def _breathe(self) -> None:
         self._next = asyncio.get_running_loop().call_soon(self._turn)
@@ -107,7 +118,7 @@ class Turns:
             self._left_s = deadline_s - now_s
             self._fresh_s = now_s + now_s - began_s
             if self._queue:
-                self._next = loop.call_at(now_s, self._breathe)
+                self._rest(now_s, now_s - began_s)
 
 
 class FanOut:

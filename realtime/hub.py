@@ -19,6 +19,7 @@ from realtime.audience import REPORT_S, Audience
 from realtime.broker import Batch, Broker, Gauge, Item, Published, Seed
 from realtime.connection import Connection
 from realtime.counters import Counters
+from realtime.crowd import crowd_waits
 from realtime.errors import BUSY, BrokerUnavailable, CloseCode, Rejected
 from realtime.fanout import Turns
 from realtime.pace import NodePace
@@ -118,7 +119,9 @@ class Hub:
         self._report_s = report_s
         self._seed = seed
         self._pace = pace or NodePace()
-        self._turns = Turns()
+        self.pressing = 0
+        """Commands that were taken without a task and have no answer yet (presses of Buy)."""
+        self._turns = Turns(lambda: self.pressing > 0 or crowd_waits())
         self._wheel = Wheel(clock, beat_ms=beat_ms)
         self._rooms: dict[str, Room] = {}
         self._opening: dict[str, asyncio.Task[Room]] = {}

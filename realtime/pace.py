@@ -7,7 +7,8 @@ know sockets, brokers or what a comment is; instants are seconds of any monotoni
 * **The tick** is what a fan-out to all members costs, divided by the share of the event loop that
   one room may have (`SHARE`). A viewer costs 8 to 14 us, so a room of 100 has 20 ms, one of 2,000
   about 80 ms and one of 15,000 about 640 ms, on whatever machine: the cost is measured, not
-  assumed. Stretching comes first because it takes nothing away from anybody.
+  assumed. Stretching comes first because it takes nothing away from anybody. Within a tick it is
+  `fanout` that gives presses of Buy the way (`REST`), which lengthens the fan-out and not its cost.
 * **The ladder** (PROTOCOL.md, chapter 6) is published, and so is the step. First numbers that
   nobody acts on become rare, then comments are sampled. Facts, stock, replies and comments of
   those who run the show are on no step.

@@ -9,7 +9,7 @@ msgspec packs and checks in one step: 250 ns against 540 ns for msgpack on a cha
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -102,15 +102,26 @@ def decode_command(data: bytes) -> Command:
     containers = len(data) - len(data.translate(None, _CONTAINERS))
     if containers > COMMAND_DEPTH_MAX and _depth_exceeds(value, COMMAND_DEPTH_MAX):
         raise _too_deep()
-    match value:
-        case [int(id_), str(name), dict(params)] if (
-            not isinstance(id_, bool)
+    # By hand: a `match` and an `all` over a generator take 4 µs of the 60 of a refused Buy.
+    if type(value) is list and len(value) == len(Command._fields):
+        id_, name, params = value
+        if (
+            type(id_) is int  # and no bool
+            and type(name) is str
+            and type(params) is dict
             and 0 <= id_ <= ID_MAX
             and 0 < len(name) <= COMMAND_NAME_CHARS_MAX
-            and all(isinstance(key, str) for key in params)
+            and _are_texts(params)
         ):
             return Command(id_, name, params)
     raise Rejected(BAD_FRAME, "A command is [id, name, params].")
+
+
+def _are_texts(keys: Iterable[object]) -> bool:
+    for key in keys:  # noqa: SIM110 - a generator costs more than the look
+        if type(key) is not str:
+            return False
+    return True
 
 
 def _too_deep() -> Rejected:

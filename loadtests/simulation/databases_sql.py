@@ -153,6 +153,15 @@ class _Inline:
     async def run(self, work: Callable[[AsyncConnection], Coroutine[Any, Any, R]]) -> R:
         return await work(self._conn)
 
+    async def run_last(
+        self,
+        work: Callable[[AsyncConnection], Coroutine[Any, Any, R]],
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> R:
+        result = await work(self._conn)
+        before_commit()
+        return result
+
 
 class _AtOnce(errands_sql.OneErrandConnection):
     """The program's connection, working where it is called instead of in a thread."""

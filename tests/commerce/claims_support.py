@@ -1,7 +1,9 @@
 """Claims for tests of stock: a keeper on a node's gate, and everything it has kept."""
 
 import asyncio
+from collections.abc import Callable
 
+from commerce.batcher import Pause
 from commerce.claims import Claim, ClaimKeeper, Kept
 from commerce.claims_check import Check, Report
 from commerce.claims_sql import SqlClaims
@@ -10,7 +12,13 @@ from tests.commerce.stock_support import Node, Shop
 ALL = (0, 2**31)
 
 
-def keeper_of(shop: Shop, node: Node, source: str = "node") -> ClaimKeeper:
+def keeper_of(
+    shop: Shop,
+    node: Node,
+    source: str = "node",
+    pause: Pause = asyncio.sleep,
+    busy: Callable[[], bool] = lambda: False,
+) -> ClaimKeeper:
     """A keeper that works when it is told to."""
     board = node.checkout.board
     return ClaimKeeper(
@@ -19,7 +27,8 @@ def keeper_of(shop: Shop, node: Node, source: str = "node") -> ClaimKeeper:
         flagged=lambda: board.refused_in,
         source=source,
         clock=shop.clock,
-        pause=asyncio.sleep,
+        pause=pause,
+        busy=busy,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import delete, update
 
-from commerce.claims import ENTRIES_MAX, Claim, Kind
+from commerce.claims import DRAIN_MS, ENTRIES_MAX, PUT_OFF_MAX_MS, Claim, Kind
 from commerce.claims_sql import SqlClaims
 from commerce.errors import LimitReached, Refused, SoldOut
 from commerce.schema_sql import claim as claim_table
@@ -341,3 +341,25 @@ class TestTheCheck:
             await conn.execute(changed)
         found = [one.claim for one in await SqlClaims(shop.database).page(ALL, (-1, -1), 100)]
         assert "duplicate" in self.codes(found)
+
+
+async def test_while_presses_wait_claims_do_but_not_for_ever(shop: Shop) -> None:
+    await shop.add_skus({"A": 2})
+    async with shop.node() as node:
+        await node.checkout.open_drop(shop.drop(("A", None)))
+        await node.buy("one", "v")
+        pauses: list[float] = []
+
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            await asyncio.sleep(0)
+
+        keeper = keeper_of(shop, node, pause=pause, busy=lambda: True)
+        task = asyncio.create_task(keeper.run())
+        try:
+            await until(lambda: keeper.kept > 0)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert len(pauses) >= PUT_OFF_MAX_MS // DRAIN_MS
+        assert set(pauses[: PUT_OFF_MAX_MS // DRAIN_MS]) == {DRAIN_MS / 1000}

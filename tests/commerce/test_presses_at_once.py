@@ -1,16 +1,20 @@
 """Presses without a task: the flag inside the queue, joining retries, lateness, coming back."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from commerce import checkout as checkout_module
+from commerce import reserving
 from commerce.errors import SoldOut, Unavailable
 from commerce.places import LEAST_MS, MOST_MS, PER_MS, Places
 from commerce.reserving import Answer
 from commerce.stock import Hold, Line, Press
 from tests.commerce.stock_support import Node, Shop
 from tests.waiting import until
+
+UNITS = 600
 
 
 def press(rid: str, *, retry: bool = False, sku: str = "A") -> Press:
@@ -94,3 +98,40 @@ async def test_who_is_sent_away_comes_back_in_turn_and_not_together() -> None:
     assert max(crowd) == MOST_MS
     now += 3_600_000  # the queue has gone; the next is not sent to its end
     assert places.take() == LEAST_MS * 1.5
+
+
+async def test_a_slow_record_keeps_winners_before_the_gate_and_not_behind_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reserving, "GATE_BATCH", 32)
+    monkeypatch.setattr(reserving, "RECORD_BATCH", 64)
+    monkeypatch.setattr(reserving, "RECORD_WAITING_MAX", 1)
+    await shop.add_skus({"A": UNITS})
+    async with shop.node() as node:
+        await node.checkout.open_drop(shop.drop(("A", None)))
+        hold, goes = node.record.hold, asyncio.Event()
+
+        async def slow(*arguments: Any) -> Any:
+            await goes.wait()
+            return await hold(*arguments)
+
+        monkeypatch.setattr(node.record, "hold", slow)
+        answers: list[Answer] = []
+        for number in range(UNITS):
+            node.checkout.begin(press(f"r{number}"), answers.append)
+        # Two batches wait for the writer, and two calls may have been under way by then.
+        most = 2 * reserving.RECORD_BATCH + 2 * reserving.GATE_BATCH
+        await until(lambda: shop_given(node) >= reserving.GATE_BATCH)
+        for _ in range(50):
+            await asyncio.sleep(0.005)
+            assert shop_given(node) <= most
+        goes.set()
+        await until(lambda: len(answers) == UNITS)
+        assert {type(answer) for answer in answers} == {Hold}
+        await shop.check_gate(node)
+
+
+def shop_given(node: Node) -> int:
+    """Units that the gate has given out, as far as the node has learnt."""
+    level = node.levels.get("A")
+    return 0 if level is None else UNITS - level.available

@@ -1,15 +1,17 @@
 """The stock rows of the race table, by number, on both databases; two nodes where they can meet."""
 
 import asyncio
+import itertools
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, update
 
-from commerce import reservations_sql
+from commerce import reservations_sql, winners_sql
 from commerce.clock_sql import DatabaseClock
 from commerce.errors import (
     CommerceError,
@@ -618,3 +620,37 @@ def test_every_row_that_concerns_stock_is_a_test_by_its_number() -> None:
         *re.findall(r"def test_row_(\d+)_", (here / "test_pay.py").read_text()),
     ]
     assert {int(number) for number in named} >= STOCK_ROWS
+
+
+async def test_34_a_batch_with_a_rid_written_meanwhile_is_written_without_it_and_at_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.add_skus({"A": 10})
+    async with shop.node(running=False) as node:
+        await node.checkout.open_drop(shop.drop(("A", None)))
+        epoch, now = node.checkout.keeper.epoch, shop.clock()
+        wins = []
+        for number in range(5):
+            press, asked = ask(f"r{number}", f"v{number}", ("A", 1))
+            decisions, _ = await node.gate.reserve(epoch, [asked], now)
+            found = decisions[0]
+            wins.append(Winner(press, asked.fingerprint, found.n, now, found.until_ms))
+        await node.record.hold(epoch, wins[2:3], now)
+        looks, look, insert_ = itertools.count(), winners_sql._existing, winners_sql._insert
+        batches: list[int] = []
+
+        async def blind_at_first(conn: Any, winners: Any) -> Any:
+            return await look(conn, winners) if next(looks) else {}
+
+        async def counted(conn: Any, fitting: Any, *more: Any) -> None:
+            batches.append(len(fitting))
+            await insert_(conn, fitting, *more)
+
+        monkeypatch.setattr(winners_sql, "_existing", blind_at_first)
+        monkeypatch.setattr(winners_sql, "_insert", counted)
+        outcomes = await node.record.hold(epoch, wins, now)
+        assert batches == [5, 4]
+        assert all(isinstance(outcome, Hold) for outcome in outcomes.values())
+        assert len(outcomes) == 5
+        assert (await shop.rows())["A"] == (10, 5, 0)
+        await shop.check()

@@ -7,7 +7,15 @@ import socket
 import pytest
 
 from realtime import crowd
-from realtime.crowd import BROKEN_AT_ONCE, CROWD, CROWD_AT_ONCE, CrowdSelector, new_loop
+from realtime.crowd import (
+    BROKEN_AT_ONCE,
+    CROWD,
+    CROWD_AT_ONCE,
+    CROWD_MAX,
+    CrowdSelector,
+    crowd_waits,
+    new_loop,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(crowd, "CrowdSelector"), reason="no epoll here")
 MANY = 5 * CROWD_AT_ONCE
@@ -64,7 +72,14 @@ async def turns_until(true, log: list[object]) -> list[int]:
     return counts
 
 
-def test_a_crowd_that_speaks_at_once_is_heard_in_portions_and_wholly():
+@pytest.mark.parametrize(
+    ("turn_s", "portion"),
+    [(0.0, CROWD_AT_ONCE), (60.0, CROWD_MAX)],
+    ids=["turns are long", "turns are short"],
+)
+def test_a_crowd_that_speaks_at_once_is_heard_in_portions_and_wholly(monkeypatch, turn_s, portion):
+    monkeypatch.setattr(crowd, "TURN_S", turn_s)
+
     async def work() -> None:
         stand = Stand()
         for _ in range(MANY):
@@ -74,8 +89,41 @@ def test_a_crowd_that_speaks_at_once_is_heard_in_portions_and_wholly():
         for far in stand.far:
             far.send(b"x")
         counts = await turns_until(lambda: len(stand.log) == MANY, stand.log)
-        assert max(counts) <= CROWD_AT_ONCE
+        assert max(counts) <= portion
         assert len(set(stand.log)) == MANY, "nobody twice before everybody once"
+        for far in stand.far:
+            far.close()
+        await turns_until(lambda: all(one.lost for one in stand.viewers), stand.log)
+
+    run(work())
+
+
+def test_short_turns_take_more_of_a_crowd_that_waits_and_it_is_known_that_it_waits(monkeypatch):
+    monkeypatch.setattr(crowd, "TURN_S", 60.0)
+
+    async def work() -> None:
+        stand = Stand()
+        for _ in range(MANY):
+            stand.add()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not crowd_waits()
+        for far in stand.far:
+            far.send(b"x")
+        counts = await turns_until(lambda: len(stand.log) >= CROWD_AT_ONCE, stand.log)
+        assert crowd_waits()
+        counts += await turns_until(lambda: len(stand.log) == MANY, stand.log)
+        assert max(counts) > CROWD_AT_ONCE
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not crowd_waits()
+        stand.far[0].send(b"y")
+        await turns_until(lambda: len(stand.log) == MANY + 1, stand.log)
+        for far in stand.far:
+            far.send(b"z")
+        counts = await turns_until(lambda: len(stand.log) > MANY + 1, stand.log)
+        assert max(counts) <= CROWD_AT_ONCE, "the next crowd begins with a small portion"
+        await turns_until(lambda: len(stand.log) == 2 * MANY + 1, stand.log)
         for far in stand.far:
             far.close()
         await turns_until(lambda: all(one.lost for one in stand.viewers), stand.log)

@@ -90,6 +90,31 @@ async def test_who_begins_after_a_slice_was_used_up_waits_for_the_others(monkeyp
     await until(lambda: not any(out.busy for out in outs))
 
 
+async def test_while_the_crowd_waits_it_has_most_of_the_loop(
+    monkeypatch,
+):
+    monkeypatch.setattr(fanout, "SLICE_S", 0.002)
+    loop = asyncio.get_running_loop()
+    waits = [True]
+    slices: list[float] = []
+    turns = Turns(lambda: waits[0])
+    out = FanOut(lambda socket, mark: None, lambda: slices.append(loop.time()), Counters(), turns)
+
+    class Lazy(Slow):
+        def write(self, frame: bytes) -> bool:
+            end = loop.time() + 0.0001
+            while loop.time() < end:
+                pass
+            return super().write(frame)
+
+    out.start(b"one", MARK, [Lazy() for _ in range(4 * fanout.CHUNK)])  # a chunk is a slice
+    await until(lambda: len(slices) >= 2)
+    begun = list(slices[:2])
+    assert begun[1] - begun[0] >= 0.002 * fanout.REST
+    waits[0] = False
+    await until(lambda: not out.busy)
+
+
 async def test_an_urgent_frame_joins_the_unserved_and_follows_for_the_rest(monkeypatch):
     monkeypatch.setattr(fanout, "SLICE_S", 0.0)
     sockets = crowd(1000)

@@ -99,8 +99,10 @@ async def test_leaving_waits_for_the_answer(realtime_valkey_url, prefix):
         await one.join("s")
         press = await one.send("press", how="later")
         await until(lambda: presses.waiting)
+        assert here.hub.pressing == 1
         here.connections[0].leave(CloseCode.DRAIN)
         presses.answer({"ok": 1})
+        assert here.hub.pressing == 0
         assert await one.closed() == CloseCode.DRAIN
         assert one.answers[press][2] == {"ok": 1}
 

@@ -381,6 +381,42 @@ async def test_a_whole_message_before_bad_bytes_counts_and_a_close_between_fragm
         assert await peer.rest() == b"\x88\x02\x03\xe8"
 
 
+async def test_what_looks_like_a_message_inside_another_is_its_data(stand: Stand):
+    inner = framed(Opcode.BINARY, b"inner")
+    for cut in (1, 2, 4, 6):
+        async with stand.open() as (peer, listener):
+            peer.send(framed(Opcode.BINARY, b"first"))
+            await until(lambda: len(listener.frames) == 1)
+            # A mask of zeros: its data are these very bytes.
+            outer = bytes([0x82, 0x80 | len(inner), 0, 0, 0, 0]) + inner
+            peer.send(outer[:cut])
+            await asyncio.sleep(0.01)
+            peer.send(outer[cut:6])
+            await asyncio.sleep(0.01)
+            peer.send(inner)
+            await until(lambda: len(listener.frames) == 2)
+            assert listener.frames == [b"first", inner]
+
+
+async def test_a_message_between_two_fragments_is_an_error_however_it_is_read(stand: Stand):
+    async with stand.open() as (peer, listener):
+        peer.send(framed(Opcode.BINARY, b"begun", fin=False))
+        await asyncio.sleep(0.01)
+        peer.send(framed(Opcode.BINARY, b"whole"))
+        assert (await peer.rest())[2:4] == (1002).to_bytes(2, "big")
+        assert listener.frames == []
+
+
+async def test_a_whole_message_leaves_an_idle_viewer_as_small_as_it_was(stand: Stand):
+    async with stand.open() as (peer, listener):
+        one = stand.protocols[0]()
+        assert one is not None
+        before = set(vars(one))
+        peer.send(framed(Opcode.BINARY, b"whole"))
+        await until(lambda: listener.frames)
+        assert set(vars(one)) == before
+
+
 @pytest.mark.parametrize(
     "flood",
     [framed(Opcode.PING), framed(Opcode.PONG), framed(Opcode.CONT, fin=False)],

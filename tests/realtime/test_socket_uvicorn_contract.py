@@ -12,6 +12,7 @@ import uvicorn
 import websockets
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.frames import Frame, Opcode
 from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
@@ -57,6 +58,18 @@ async def test_the_state_that_we_read_and_set_is_there():
     assert callable(one.conn.send_close)
     assert callable(one.conn.data_to_send)
     assert one.conn.state is not OPEN
+
+
+async def test_between_two_frames_the_parser_waits_for_the_next_and_nowhere_else():
+    loop = asyncio.get_running_loop()
+    one = LiveWebSocketProtocol.straight(protocol().config, ServerState(), loop)
+    frame = Frame(Opcode.BINARY, b"data").serialize(mask=True)
+    assert one.at_rest()
+    for cut in range(1, len(frame)):
+        one.conn.receive_data(frame[:cut])
+        assert not one.at_rest(), cut
+        one.conn.receive_data(frame[cut:])
+        assert one.at_rest(), cut
 
 
 def test_the_methods_that_we_override_have_their_signatures():
