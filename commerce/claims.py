@@ -83,7 +83,7 @@ class Kind(StrEnum):
     WAITS = "waits"
     """Somebody waits from now on."""
     LEFT = "left"
-    """Somebody waits no more."""
+    """Somebody waits no more without having had a turn: by their own wish, or the list ended."""
     OFFERED = "offered"
     """What came back was given to the first who waited: a win without a press."""
     PASSED = "passed"
@@ -105,6 +105,12 @@ PRESSES: Final = frozenset(
         *(Kind.SOLD_OUT, Kind.LIMIT, Kind.LAPSED_LIMIT, Kind.REFUSED),
     }
 )
+
+
+WINS: Final = frozenset({Kind.WON, Kind.OFFERED})
+"""Each has become a reservation, unless the record has refused it."""
+TURNS: Final = frozenset({Kind.WAITS, Kind.LEFT, Kind.OFFERED, Kind.PASSED})
+"""What becomes of an entry in a wait list. Nobody pressed Buy for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +198,10 @@ class ClaimBook(Protocol):
     """What was stored, for viewers, hosts and checks. All raise Unavailable."""
 
     async def own(self, viewer: str, rid: str) -> list[Kept]:
-        """What was decided on a viewer's own rid, oldest first; a stranger's is empty."""
+        """What was decided on a viewer's own rid, oldest first; a stranger's is empty.
+
+        A rid that joined a wait list: its entry, its turn, and what was pressed with it since.
+        """
 
     async def flagged(self, drop: str) -> int:
         """Presses that a node's sold-out flag has answered in a drop."""

@@ -8,6 +8,10 @@ What is known at each number: an epoch begins with the units it was loaded with,
 and changes of stock give or take. Where claims are missing (`Kind.LOST`, or a hole in the numbers)
 the units are unknown from there on, until a "sold out" names them again; what cannot be judged for
 that reason is not judged, and the report says how many numbers were missing.
+
+Wait lists are replayed too: an offer takes units like a win, it goes to whom the list names first,
+and nobody wins by a press while somebody waits. A list that was there when the epoch was loaded is
+not known by name, so of it only the units are judged.
 """
 
 from collections import Counter
@@ -71,6 +75,7 @@ class Check:
         self._most: dict[tuple[str, str], int] = {}
         self._closed: set[str] = set()
         self._listed: set[tuple[str, str]] = set()
+        self._waiting: dict[tuple[str, str], dict[str, int]] = {}
         self._seen: dict[int, str] = {}
 
     def feed(self, claim: Claim) -> None:
@@ -115,6 +120,12 @@ class Check:
         self._sure = False
         self._most.clear()
 
+    def _list(self, drop: str, sku: str) -> dict[str, int] | None:
+        """Who waits there, by rid with their places; None: it is not known."""
+        if not self._sure or (drop, sku) in self._listed:
+            return None
+        return self._waiting.setdefault((drop, sku), {})
+
     def _time(self, claim: Claim) -> None:
         if claim.decided_at < self._newest - CLOCKS_MS:
             late = self._newest - claim.decided_at
@@ -148,7 +159,24 @@ class Check:
         self._listed = set(claim.listed)
 
     def win(self, claim: Claim) -> None:
-        """Units are taken; they must have been there."""
+        """A press took units. They must have been there, and nobody have waited for them."""
+        for sku, _quantity in claim.lines:
+            if self._list(claim.drop, sku):
+                self._found("overtaken", claim, f"won {sku} while somebody waited for it")
+        self._take(claim)
+
+    def offer(self, claim: Claim) -> None:
+        """The first who waited got units that were there."""
+        for sku, _quantity in claim.lines:
+            waiting = self._list(claim.drop, sku)
+            if waiting is not None and claim.rid not in waiting:
+                self._found("overtaken", claim, f"was offered {sku} without waiting for it")
+            elif waiting and waiting[claim.rid] != min(waiting.values()):
+                self._found("overtaken", claim, f"was offered {sku} before it was their turn")
+        self._take(claim)
+        self.leave(claim)
+
+    def _take(self, claim: Claim) -> None:
         self.report.winners += 1
         if claim.drop in self._closed:
             self._found("closed", claim, f"won in {claim.drop}, which was closed")
@@ -167,7 +195,7 @@ class Check:
         self.report.refused += 1
         asked = dict(claim.lines).get(claim.sku, 0)
         available = self._available(claim.drop, claim.sku) if self._sure else None
-        kept = claim.number == 0 and (claim.drop, claim.sku) in self._listed
+        kept = claim.number == 0 and self._list(claim.drop, claim.sku) != {}
         if available is not None and max(available, 0) != claim.number and not kept:
             text = f"was told that {claim.number} of {claim.sku} were left; it was {available}"
             self._found("refusal", claim, text)
@@ -186,7 +214,17 @@ class Check:
 
     def wait(self, claim: Claim) -> None:
         """From now on what is free of these may be kept for those who wait."""
-        self._listed.update((claim.drop, sku) for sku, _quantity in claim.lines)
+        for sku, _quantity in claim.lines:
+            waiting = self._list(claim.drop, sku)
+            if waiting is not None:
+                waiting[claim.rid] = claim.number
+
+    def leave(self, claim: Claim) -> None:
+        """Waits no more."""
+        for sku, _quantity in claim.lines:
+            waiting = self._list(claim.drop, sku)
+            if waiting is not None:
+                waiting.pop(claim.rid, None)
 
     def adjust(self, claim: Claim) -> None:
         """Stock was changed."""
@@ -223,8 +261,10 @@ def _nothing(_check: Check, _claim: Claim) -> None:
 _RULES: Final[dict[Kind, Callable[[Check, Claim], None]]] = {
     Kind.LOADED: Check.load,
     Kind.WON: Check.win,
-    Kind.OFFERED: Check.win,
+    Kind.OFFERED: Check.offer,
     Kind.WAITS: Check.wait,
+    Kind.LEFT: Check.leave,
+    Kind.PASSED: Check.leave,
     Kind.SOLD_OUT: Check.sell_out,
     Kind.FREED: Check.give_back,
     Kind.LAPSED: Check.give_back,

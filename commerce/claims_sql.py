@@ -14,11 +14,11 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, and_, delete, exists, func, select, text, tuple_, union_all
+from sqlalchemy import Row, and_, delete, exists, func, or_, select, text, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.bulk_sql import in_texts, insert_rows, texts
-from commerce.claims import Claim, Kept, Kind, Place
+from commerce.claims import TURNS, WINS, Claim, Kept, Kind, Place
 from commerce.database_sql import Database
 from commerce.lapses_sql import lapses_since
 from commerce.schema_sql import claim, claim_flagged, reservation
@@ -96,8 +96,10 @@ class SqlClaims:
 
     async def own(self, viewer: str, rid: str) -> list[Kept]:
         """See `ClaimBook.own`."""
-        mine = and_(claim.c.rid == rid, claim.c.viewer == viewer, claim.c.pressed_at > 0)
-        wanted = select(claim).where(mine).order_by(claim.c.epoch, claim.c.n).limit(OWN_MAX)
+        row = claim.c
+        theirs = or_(row.pressed_at > 0, row.verdict.in_([kind.value for kind in TURNS]))
+        mine = and_(row.rid == rid, row.viewer == viewer, theirs)
+        wanted = select(claim).where(mine).order_by(row.epoch, row.n).limit(OWN_MAX)
         async with self._database.read() as conn:
             found = [_claim(row) for row in await conn.execute(wanted)]
             rid_is = and_(reservation.c.rid == rid, reservation.c.viewer == viewer)
@@ -185,7 +187,7 @@ async def _lines(conn: AsyncConnection, rids: Collection[str]) -> dict[str, list
 
 async def _with_states(conn: AsyncConnection, claims: Sequence[Claim]) -> list[Kept]:
     """A rid may have been decided twice; the state belongs to the number its reservation has."""
-    rids = [kept.rid for kept in claims if kept.verdict is Kind.WON]
+    rids = [kept.rid for kept in claims if kept.verdict in WINS]
     if not rids:
         return [Kept(kept) for kept in claims]
     rows = await conn.execute(
@@ -202,6 +204,7 @@ async def _with_states(conn: AsyncConnection, claims: Sequence[Claim]) -> list[K
 def _row(kept: Claim) -> dict[str, object]:
     lines: list[tuple[str | int, ...]] = [*kept.lines]
     lines += [(sku, units, drop) for (drop, sku), units in kept.caps.items()]
+    lines += [(sku, 0, drop, "listed") for drop, sku in sorted(kept.listed)]
     return {
         "epoch": kept.epoch,
         "n": kept.n,
@@ -229,4 +232,5 @@ def _claim(row: Row[Any]) -> Claim:
         node=row.node,
     )
     caps = {(line[2], line[0]): line[1] for line in lines if len(line) == 3}
-    return replace(found, caps=caps) if caps else found
+    listed = frozenset((line[2], line[0]) for line in lines if len(line) == 4)
+    return replace(found, caps=caps, listed=listed) if caps or listed else found

@@ -29,8 +29,10 @@ CrashPoint = Literal[
     "rebuild:after_load",
     "adjust:after_commit",
     "drop:after_commit",  # a drop is stored, and no gate was loaded with it
+    "wait:before_commit",
     "wait:after_commit",  # somebody waits, and the gate does not know
     "offer:after_gate",  # the gate has given a unit to who waited, nothing is durable
+    "offer:before_commit",
     "offer:after_commit",  # durable, and neither the gate nor the viewer knows
     "offer:after_mark",
     "pay:before_provider",  # the payment is committed, no page was asked for

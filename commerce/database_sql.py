@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final, Literal, Self, cast
 
-from sqlalchemy import ColumnElement, Engine, Table, create_engine, event
+from sqlalchemy import ColumnElement, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -95,6 +95,15 @@ class Database:
             conn = await stack.enter_async_context(self._connection())
             async with conn.begin():
                 yield conn
+
+    async def answers(self) -> bool:
+        """Whether the engine can be asked anything; without a word in the log if it cannot."""
+        try:
+            async with self._connection() as conn:
+                await conn.execute(text("SELECT 1"))
+        except (OperationalError, InterfaceError, PoolTimeout):
+            return False
+        return True
 
     @asynccontextmanager
     async def begin_apart(self) -> AsyncIterator[Apart]:

@@ -8,9 +8,11 @@ Why so: a hold costs its holder nothing, so a few people with scripts can keep a
 without buying (denial of inventory, OWASP OAT-021). Shops answer with no holds at all, which
 punishes everybody. Here the price is paid by those who let units lie, it is known beforehand (the
 rule is in the hold's sheet), and it ends by itself. A **lapse** is a hold that ran out unpaid, a
-payment page left open included. Giving one back in time is none: it is what we ask for, and whoever
-presses again competes with everybody. The same rule stands in `lua/gate.lua`; a test compares the
-two on random records.
+payment page left open included, and so is an offer from the wait list: it is a hold like any other,
+it keeps the unit from the next in the list just as long, and who does not want it any more can say
+so. Giving one back in time is none: it is what we ask for, and whoever presses again competes with
+everybody. The same rule shortens offers and passes those over who may not have another hold. It
+stands in `lua/gate.lua` too; a test compares the two on random records.
 """
 
 from collections.abc import Sequence

@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 
 KEY_CHARS_MAX: Final = 255
 SCOPE_CHARS_MAX: Final = 160
+LEASE_MS: Final = 90_000
+"""How long a request counts as running; twice as long as the slowest call to a provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,13 @@ def request_sha(*parts: bytes) -> str:
 class Idempotency(Protocol):
     """Keys that were used. Every method raises Unavailable when the record is away."""
 
-    async def begin(self, scope: str, key: str, sha: str) -> Replay | None:
+    async def begin(
+        self, scope: str, key: str, sha: str, *, lease_ms: int = LEASE_MS
+    ) -> Replay | None:
         """The stored answer, or None: carry it out and call `finish` or `abandon`.
 
-        Raises KeyConflict (the key was used for another request) and KeyInProgress.
+        Raises KeyConflict (the key was used for another request) and KeyInProgress: it was begun
+        less than `lease_ms` ago and has not ended.
         """
         ...
 

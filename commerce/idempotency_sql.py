@@ -13,7 +13,9 @@ What `finish` after the effect (without `conn`) means: a process that dies in be
 row in progress, so a repetition is told "in progress" until `LEASE_MS` has passed and is then
 carried out a second time. That is safe exactly where the effect is idempotent by itself (a payment
 page by its hold, a stock adjustment by its reference, a product by its handle, an import by its
-content), and those are its only callers. The lease is longer than any request may take.
+content), and those are its only callers. The lease is longer than any request may take, unless the
+effect may run twice at once too: then who repeats need not wait so long for a node that died
+(`lease_ms`).
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -26,11 +28,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.database_sql import Database, insert_new
 from commerce.errors import KeyConflict, KeyInProgress
-from commerce.idempotency import KEY_CHARS_MAX, SCOPE_CHARS_MAX, Replay
+from commerce.idempotency import KEY_CHARS_MAX, LEASE_MS, SCOPE_CHARS_MAX, Replay
 from commerce.schema_sql import idempotency
 
-LEASE_MS: Final = 90_000
-"""How long a request counts as running; twice as long as the slowest call to a provider."""
 KEEP_MS: Final = 72 * 3_600_000
 """How long an answer can be replayed."""
 PRUNE_MAX: Final = 5_000
@@ -51,7 +51,9 @@ class SqlIdempotency:
         self._database = database
         self._clock = clock
 
-    async def begin(self, scope: str, key: str, sha: str) -> Replay | None:
+    async def begin(
+        self, scope: str, key: str, sha: str, *, lease_ms: int = LEASE_MS
+    ) -> Replay | None:
         """The stored answer, or None: carry it out and call `finish` or `abandon`.
 
         Raises KeyConflict (the key was used for another request) and KeyInProgress (the first one
@@ -76,7 +78,7 @@ class SqlIdempotency:
                 raise KeyConflict
             if known.status is not None:
                 return Replay(known.status, known.body or "")
-            if known.created_at > now - LEASE_MS:
+            if known.created_at > now - lease_ms:
                 raise KeyInProgress
             await conn.execute(update(idempotency).where(*here).values(created_at=now))
         return None

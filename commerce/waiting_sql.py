@@ -9,7 +9,7 @@ order is that of the inserts, and all nodes see the same.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, and_, func, select, update
@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce import epochs_sql, raffle_sql, reservations_sql, winners_sql
+from commerce.crash_points import CrashHook, nothing
 from commerce.database_sql import Database
 from commerce.drops_sql import DropRow, drops_where, not_over
 from commerce.errors import (
@@ -59,16 +60,10 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-def _nothing(_point: str) -> None:
-    """The crash point of production: nothing happens there."""
-
-
 class SqlWaitlist:
     """See `commerce.waiting.WaitRecord`."""
 
-    def __init__(
-        self, database: Database, *, crash_point: Callable[[str], None] = _nothing
-    ) -> None:
+    def __init__(self, database: Database, *, crash_point: CrashHook = nothing) -> None:
         self._database = database
         self._crash_point = crash_point
 

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from commerce.errors import Unavailable
 from live import collector
 from live.accounts import Accounts
 from live.app import App, make_asgi, open_app
@@ -214,14 +215,9 @@ async def _leave(settings: Settings, app: App, server: Server) -> None:
 async def _greet(settings: Settings, ground: Ground, accounts: Accounts, *, demo: bool) -> None:
     """What a newcomer has to know, and nothing else."""
     lines = [f"Vitrine is running at {settings.address}"]
-    if not await accounts.any():
-        lines.append(f"  host console   {await _first_link(accounts, settings.address)}")
-        lines.append(
-            "                 (signs in once, within a day; more: python -m live user link)"
-        )
-    elif demo:
-        lines.append(f"  host console   {await _link(accounts, 'host', settings.address)}")
-    else:
+    try:
+        lines += await _console(settings, accounts, demo=demo)
+    except Unavailable:  # a database that blinks now is no reason not to serve
         lines.append(f"  host console   {settings.address}/host")
     if demo:
         lines.append(f"  demo show      {settings.address}/show/{DEMO_SHOW}")
@@ -230,6 +226,18 @@ async def _greet(settings: Settings, ground: Ground, accounts: Accounts, *, demo
     lines.append("  stop           Ctrl-C")
     typer.echo("\n".join(lines))
     sys.stdout.flush()
+
+
+async def _console(settings: Settings, accounts: Accounts, *, demo: bool) -> list[str]:
+    """Where the host signs in."""
+    if not await accounts.any():
+        return [
+            f"  host console   {await _first_link(accounts, settings.address)}",
+            "                 (signs in once, within a day; more: python -m live user link)",
+        ]
+    if demo:
+        return [f"  host console   {await _link(accounts, 'host', settings.address)}"]
+    return [f"  host console   {settings.address}/host"]
 
 
 async def _first_link(accounts: Accounts, address: str) -> str:

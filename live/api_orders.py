@@ -20,6 +20,9 @@ from live.http import Call, Route
 from live.order_views import LineView, Money, lines_of
 from live.views import hold_view
 
+PAYMENT_LEASE_MS: Final = 10_000
+"""A hold has one payment and one page, however often it is asked for: a buyer whose node died need
+not wait until the slowest provider would have answered."""
 WEBHOOK_BYTES_MAX: Final = 256 * 1024
 
 ShortText = Annotated[str, Meta(min_length=1, max_length=120)]
@@ -94,7 +97,8 @@ class OrdersApi:
             Route("POST", hold + "/payment", "begin_payment",
                   "Give name and address, get the provider's payment page.",
                   self.begin_payment, PaymentView, who="somebody", body=PayBody, status=201,
-                  key="required", codes=("unknown_hold", "hold_ended", "payment_open"),
+                  key="required", lease_ms=PAYMENT_LEASE_MS,
+                  codes=("unknown_hold", "hold_ended", "payment_open"),
                   tag="buying"),
             Route("POST", "/api/v1/webhooks/stripe", "accept_event",
                   "An event of the payment provider, signed.", self.accept_event, None,

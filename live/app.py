@@ -54,6 +54,7 @@ from live.identity import Tokens
 from live.metrics import exporter
 from live.migrate_sql import migrate, revisions
 from live.node import ROOT, Ground, open_files
+from live.patience import meet_database, meet_valkey
 from live.privacy import Retention
 from live.settings import Settings
 from live.shop_sql import SqlShop
@@ -181,11 +182,15 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
     async with contextlib.AsyncExitStack() as stack:
         database = await Database.open(ground.database_url)
         stack.push_async_callback(database.close)
-        await migrate(database)
         # What decides (deadlines, openings) goes by the database's time on every node.
         now = DatabaseClock(database, wall=clock, steady=steady)
-        await now.measure()
-        people = await open_people(settings, ground.secret, database)
+
+        async def meet() -> SqlPeople:
+            await migrate(database)
+            await now.measure()
+            return await open_people(settings, ground.secret, database)
+
+        people = await meet_database(database, meet)
 
         # Rooms and trade each tell the product something; the product is built after both.
         async def seed(room: str, known: Mapping[str, object]) -> Sequence[Item]:
@@ -198,7 +203,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
             stage.refresh_soon(drop.show)
 
         # What an operator calls redis:// may be a node of a cluster; the server says so itself.
-        url = await scheme_found(ground.valkey_url)
+        url = await meet_valkey(partial(scheme_found, ground.valkey_url)) or ground.valkey_url
         hub = await _open_rooms(stack, url, settings.node, seed, now, settings.egress_mbit)
         crash_point = crash_hook(settings.crash_at)
         if settings.crash_at is not None:

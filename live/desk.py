@@ -165,7 +165,8 @@ def person_export(person: Person, data: Data = None) -> None:
 
 async def _person_export(settings: Settings, person: str) -> None:
     async with open_office(settings) as office:
-        typer.echo(json.dumps(await office.people.export(person), indent=2, ensure_ascii=False))
+        found = await (await office.people()).export(person)
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 @person_cli.command("erase")
@@ -181,7 +182,7 @@ def person_erase(
 async def _person_erase(settings: Settings, person: str, *, force: bool) -> None:
     async with open_office(settings) as office:
         try:
-            await office.people.erase(person, clock(), force=force)
+            await (await office.people()).erase(person, clock(), force=force)
         except OrdersUnderWay as busy:
             fail(f"{busy.holds} reserved and {busy.orders} ordered things; --force forgets anyway")
     typer.echo("forgotten")

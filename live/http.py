@@ -19,7 +19,7 @@ from starlette.routing import Route as StarletteRoute
 
 from commerce.card_numbers import refuse_card_numbers
 from commerce.errors import CommerceError
-from commerce.idempotency import Idempotency, Replay, request_sha
+from commerce.idempotency import LEASE_MS, Idempotency, Replay, request_sha
 from commerce.keep import Keep
 from live.codes import CODES, refuse
 from live.identity import Identity, Tokens
@@ -119,6 +119,9 @@ class Route:
     status: int = 200
     key: str = "none"
     """Idempotency-Key: none, optional or required."""
+    lease_ms: int = LEASE_MS
+    """How long its key stays taken if the node dies in the middle. Below the slowest answer only
+    where the handler may run twice at once with one effect."""
     codes: tuple[str, ...] = ()
     """Refusals beside those that every route of its kind can give."""
     produces: str = "application/json"
@@ -176,7 +179,7 @@ class Api:
         """Carry out once per key; a repetition gets the stored answer."""
         scope = f"{call.who.id if call.who else call.peer} {route.method} {route.name}"
         sha = request_sha(request.url.path.encode(), call.raw)
-        begun = await self._idempotency.begin(scope, key, sha)
+        begun = await self._idempotency.begin(scope, key, sha, lease_ms=route.lease_ms)
         if isinstance(begun, Replay):
             return Response(
                 begun.body,

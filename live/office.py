@@ -7,6 +7,7 @@ not serve anybody.
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from commerce.catalog_sql import SqlCatalog
@@ -20,6 +21,7 @@ from live.audit import Audit
 from live.backup import Summary
 from live.data_folder import DataFolder
 from live.migrate_sql import migrate
+from live.patience import meet_database
 from live.settings import Settings
 from live.shop_sql import SqlShop
 from live.trade import (
@@ -37,17 +39,32 @@ from live.trade import (
 class Office:
     """What can be done beside a running node: people, products, looking at claims."""
 
+    settings: Settings
     accounts: SqlAccounts
     catalog: SqlCatalog
     shop: SqlShop
-    people: SqlPeople
     database: Database
     audit: Audit
     lists: SqlWaitlist
 
+    async def people(self) -> SqlPeople:
+        """Names and addresses, for the commands that need them: the secret may be elsewhere.
+
+        Raises MasterLost, Unavailable.
+        """
+        return await open_people(self.settings, _secret(self.settings), self.database)
+
     async def backup(self, file: Path) -> Summary:
         """A copy of everything. Raises FileExistsError, Unavailable."""
         return await backup_sql.backup(self.database, file, clock())
+
+
+def _secret(settings: Settings) -> str:
+    """The one that was given, or else the data folder's, which may not exist yet."""
+    if settings.secret:
+        return settings.secret
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return DataFolder(settings.data).secret().hex()
 
 
 @contextlib.asynccontextmanager
@@ -58,13 +75,12 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = await Database.open(settings.database_url or folder.database_url)
     try:
-        await migrate(database)
-        secret = settings.secret or folder.secret().hex()
+        await meet_database(database, partial(migrate, database))
         yield Office(
+            settings,
             SqlAccounts(database, clock, new_id),
             SqlCatalog(database, clock, new_id),
             SqlShop(database, clock),
-            await open_people(settings, secret, database),
             database,
             open_audit(database, settings, clock),
             SqlWaitlist(database),
@@ -85,8 +101,7 @@ async def restore_database(settings: Settings, file: Path) -> tuple[Summary, int
         database = await Database.open(settings.database_url or folder.database_url)
         try:
             summary = await backup_sql.restore(database, file)
-            secret = settings.secret or folder.secret().hex()
-            people = await open_people(settings, secret, database)
+            people = await open_people(settings, _secret(settings), database)
             return summary, await people.repeat_erasures()
         finally:
             await database.close()

@@ -13,10 +13,12 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from commerce.errors import Unavailable
 from commerce.people import MasterLost
 from live.child import ChildFailed
 from live.data_folder import FolderInUse
 from live.engines import EngineMissing
+from live.patience import EngineAway
 from live.settings import BadSettings, Settings
 from realtime.crowd import new_loop
 
@@ -61,7 +63,9 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(work)
-    except (FolderInUse, EngineMissing, ChildFailed, MasterLost) as wrong:
+    except (FolderInUse, EngineMissing, EngineAway, ChildFailed, MasterLost) as wrong:
         fail(str(wrong))
+    except Unavailable:
+        fail("the database went away in the middle; nothing half done was kept, try again")
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -164,7 +164,7 @@ async def open_trade(
         pause=asyncio.sleep,
         busy=lambda: checkout.crowded,
     )
-    lists = SqlWaitlist(database)
+    lists = SqlWaitlist(database, crash_point=crash_point)
     waits = Waitlist(
         checkout.keeper,
         record,

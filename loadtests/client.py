@@ -205,6 +205,8 @@ class Session:
     holds: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Newest word on each own hold, by rid, from replies, joins and pushes."""
     orders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    waits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The same of entries in wait lists."""
     directs: list[tuple[str, Any]] = field(default_factory=list)
     """Everything said to this viewer alone, in order."""
     server_ms: int = 0
@@ -240,6 +242,8 @@ class Session:
                     self.directs.append((name, value))
                     if name == "hold":
                         self.holds[value["rid"]] = value
+                    elif name == "wait":
+                        self.waits[value["rid"]] = value
                     elif name == "order":
                         self.orders[value["id"]] = value
                 case [7, int(now_ms), *_]:
@@ -256,5 +260,9 @@ class Session:
                 self.holds[hold["rid"]] = hold
             for order in result["orders"]:
                 self.orders[order["id"]] = order
-        elif "rid" in result and "state" in result:
+            for wait in result.get("waits", ()):
+                self.waits[wait["rid"]] = wait
+        elif "until_ms" in result:
             self.holds[result["rid"]] = result
+        elif "position" in result and "rid" in result:
+            self.waits[result["rid"]] = result

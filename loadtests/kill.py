@@ -128,6 +128,7 @@ class Drill:
 
     async def run(self, database: str, kills: int) -> None:
         """So many kills, with a quiet after each round. Raises `StepFailed`."""
+        self._totals.record.database = database
         shape = kill_cluster.embedded if database == "sqlite" else kill_cluster.cluster
         async with AsyncExitStack() as stack:
             folder = stack.enter_context(folder_of_a_bench())

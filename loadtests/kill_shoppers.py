@@ -6,7 +6,8 @@ a memory that is no part of the server: who was told what. What is told is a pro
 
 A buyer presses, and then cancels, pays at the sandbox, opens the payment page and leaves it, or
 lets the hold lapse. Some walk away in the middle of a press and never ask again: their units must
-come back by themselves.
+come back by themselves. Some join the wait list instead of pressing; what they are offered they
+treat like any other hold.
 """
 
 import asyncio
@@ -40,6 +41,8 @@ RUNNING_MAX: Final = 3
 key is taken for 90 s."""
 PAGE_TRIES: Final = 3
 HEAR_S: Final = 8.0
+WAIT_SHARE: Final = 0.2
+OFFER_S: Final = 4.0
 STOCK_LOW: Final = 6
 STOCK_MORE: Final = 12
 OUTAGES: Final = (ConnectionLost, TooLate, OSError, TimeoutError, httpx.HTTPError)
@@ -55,10 +58,12 @@ class Press:
     heard: list[tuple[int, str, str]] = field(default_factory=list)
     """(ms since 1970, what was asked, what was answered), oldest first."""
     hold: dict[str, Any] | None = None
-    """The first hold that was answered."""
+    """The first hold that was answered or, of an offer, pushed."""
     told: set[str] = field(default_factory=set)
     """Final states, and `paid`, that the viewer was told."""
     wanted_cancel: bool = False
+    waited: str = ""
+    """The last state of its entry in a wait list that was answered; "" for who pressed."""
 
     def hear(self, asked: str, answer: str) -> None:
         """Remember an answer, or that none came."""
@@ -141,7 +146,9 @@ class Buyer(Visitor):
         except (Refused, ConnectionLost, TooLate) as wrong:
             press.hear(name, str(wrong))
             raise
-        press.hear(name, f"{answer['state']} until {answer['until_ms']}")
+        press.hear(name, f"{answer['state']} {answer.get('until_ms', '')}".strip())
+        if name in ("wait", "stop_waiting"):
+            press.waited = str(answer["state"])
         if name == "buy":
             self._crowd.on_win(address, asked_at)
         return answer
@@ -174,6 +181,9 @@ class Buyer(Visitor):
         if self._luck.random() < 0.15:
             await self._walk_away(press, params)
             return
+        if self._luck.random() < WAIT_SHARE:
+            await self._wait(press, drop)
+            return
         try:
             press.hold = await self.until_answered("buy", **params)
         except Refused:
@@ -184,6 +194,29 @@ class Buyer(Visitor):
             return
         self.held += 1
         await self._decide(press)
+
+    async def _wait(self, press: Press, drop: str) -> None:
+        """In the list for the first of them; some leave, others take what they are offered."""
+        sku, quantity = press.lines[0]
+        press.lines = press.lines[:1]
+        try:
+            await self.until_answered("wait", rid=press.rid, drop=drop, sku=sku, quantity=quantity)
+            if self._luck.random() < 0.3:
+                await self.until_answered("stop_waiting", rid=press.rid)
+            with contextlib.suppress(TooLate):
+                await self.wait_for(
+                    lambda: press.rid in self.session.holds, what="an offer", timeout_s=OFFER_S
+                )
+        except Refused:
+            self.refused += 1
+            return
+        except (ConnectionLost, TooLate):
+            press.hear("wait", "given up")
+            return
+        if press.rid in self.session.holds:
+            press.hold = dict(self.session.holds[press.rid])
+            self.held += 1
+            await self._decide(press)
 
     async def _walk_away(self, press: Press, params: dict[str, Any]) -> None:
         """The tunnel, in the middle of a press; and no second thought."""

@@ -22,6 +22,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import Table, select
 
 from commerce import schema_sql as tables
+from commerce.claims import Claim
+from commerce.claims_check import Check
+from commerce.claims_sql import SqlClaims
 from commerce.database_sql import Database
 from commerce.errors import CommerceError
 from live.api_catalog import reference
@@ -35,6 +38,10 @@ POLL_S: Final = 0.25
 KEYS: Final = "vitrine:{stock:shop}:"
 OPEN: Final = ("held", "paying", "closing")
 SEP: Final = "\x1f"
+ENTRY_OVER: Final = ("offered", "left", "passed", "closed")
+"""States of an entry in a wait list that do not change any more."""
+ALL_EPOCHS: Final = (0, 2**31)
+CLAIMS_PAGE: Final = 2_000
 
 Row = dict[str, Any]
 
@@ -67,6 +74,9 @@ class Books:
     rows: dict[str, list[Row]]
     gate: dict[str, dict[str, bytes]]
     orphans: int
+    """Wins and offers that the gate does not know to be durable."""
+    logged: int
+    """Calls in the gate's log that the record has not stored."""
     intents: list[Row]
 
     def by(self, table: str, column: str) -> dict[Any, Row]:
@@ -85,6 +95,7 @@ _READ: Final[tuple[Table, ...]] = (
     tables.orders,
     tables.order_line,
     tables.payment,
+    tables.waiting,
 )
 
 
@@ -125,17 +136,20 @@ class Truth:
                 rows[table.name] = [dict(row._mapping) for row in found]
             waiting = select(tables.outbox.c.key).where(tables.outbox.c.gate_at.is_(None))
             rows["untold"] = [{"key": key} for key in (await conn.execute(waiting)).scalars()]
-        gate, orphans = await self._gate()
-        return Books(rows, gate, orphans, _intents(self._cluster.sandbox_file))
+        gate, orphans, logged = await self._gate()
+        return Books(rows, gate, orphans, logged, _intents(self._cluster.sandbox_file))
 
-    async def _gate(self) -> tuple[dict[str, dict[str, bytes]], int]:
+    async def _gate(self) -> tuple[dict[str, dict[str, bytes]], int, int]:
         client = Redis.from_url(socket_url(self._cluster.valkey_socket))
         try:
             gate: dict[str, dict[str, bytes]] = {}
             for name in ("cfg", "stock", "lines", "rsv", "used", "open"):
                 found: dict[Any, Any] = await client.hgetall(KEYS + name)
                 gate[name] = {key.decode(): value for key, value in found.items()}
-            return gate, int(await client.zcard(KEYS + "orphan"))
+            queue: list[bytes] = await client.zrange(KEYS + "queue", 0, -1)
+            gate["queue"] = {member.decode().rpartition(SEP)[2]: member for member in queue}
+            provisional = await client.zcard(KEYS + "orphan") + await client.zcard(KEYS + "offered")
+            return gate, int(provisional), int(await client.xlen(KEYS + "log"))
         finally:
             await client.aclose()
 
@@ -150,8 +164,17 @@ class Truth:
             *unexplained_units(books),
             *gate_differences(books),
             *unexplained_money(books),
+            *contradictions(await self._claims()),
         ]
         return verdict
+
+    async def _claims(self) -> list[Claim]:
+        """All that took a number, as a host would export it."""
+        book, found, after = SqlClaims(self._database), list[Claim](), (-1, -1)
+        while page := await book.page(ALL_EPOCHS, after, CLAIMS_PAGE):
+            found += [kept.claim for kept in page]
+            after = (found[-1].epoch, found[-1].n)
+        return found
 
     def _oversold(self, books: Books, adjustments: Sequence[Adjustment]) -> int:
         """Units in orders beyond those that were ever there, by the drill's own count."""
@@ -219,7 +242,11 @@ def _moving(books: Books) -> str:
     if unsettled:
         return f"{len(unsettled)} payments are unsettled, such as {unsettled[0]}"
     if books.orphans:
-        return f"{books.orphans} wins wait for their mark"
+        return f"{books.orphans} wins and offers wait for their mark"
+    if _list_differences(books):
+        return "a wait list is not told yet"
+    if books.logged:
+        return f"{books.logged} calls wait in the gate's log"
     if shop["gate_n"] is not None or epoch != shop["gate_epoch"]:
         return f"the gate has epoch {epoch}, the record {shop['gate_epoch']}"
     return ""
@@ -229,6 +256,7 @@ def broken_promises(books: Books, presses: dict[str, Press]) -> list[Violation]:
     """Viewers who were told something that the record does not know."""
     reservations = books.by("reservation", "rid")
     orders = books.by("orders", "rid")
+    waits = books.by("waiting", "rid")
     wrong = []
     for rid, press in presses.items():
         row = reservations.get(rid)
@@ -241,6 +269,8 @@ def broken_promises(books: Books, presses: dict[str, Press]) -> list[Violation]:
             for told in press.told & {"sold", "cancelled", "expired"}
             if state != told
         ]
+        if broken := _broken_wait(press, waits.get(rid)):
+            wrong.append(Violation(broken, rid))
         if "sold" in press.told and rid not in orders:
             wrong.append(Violation("told sold, and there is no order", rid))
         if "paid" in press.told and orders.get(rid, {}).get("state") != "paid":
@@ -265,6 +295,27 @@ def _broken_hold(press: Press, row: Row | None) -> str:
     if row["state"] == "expired" and early > 0 and not press.wanted_cancel:
         return f"it ended {early} ms too early"
     return ""
+
+
+def _broken_wait(press: Press, row: Row | None) -> str:
+    """How the record breaks what was said of an entry in a wait list; "" if it keeps it."""
+    if not press.waited:
+        return ""
+    if row is None:
+        return f"told {press.waited}, and the record knows of no entry"
+    if press.waited in ENTRY_OVER and row["state"] != press.waited:
+        return f"told {press.waited}, and the entry is {row['state']}"
+    return ""
+
+
+def contradictions(claims: Sequence[Claim]) -> list[Violation]:
+    """What the check of the order of claims finds."""
+    check = Check()
+    for claim in claims:
+        check.feed(claim)
+    return [
+        Violation(f"claim {found.epoch}·{found.n}: {found.text}") for found in check.report.findings
+    ]
 
 
 def unexplained_units(books: Books) -> list[Violation]:
@@ -292,6 +343,8 @@ def unexplained_units(books: Books) -> list[Violation]:
             wrong.append(Violation(f"{sku}: the ledger has {sums[sku]}, the row {numbers}"))
         if [held[sku], sold[sku]] != numbers[1:]:
             wrong.append(Violation(f"{sku}: holds {held[sku], sold[sku]}, the row {numbers}"))
+        if not 0 <= row["draining"] <= row["held"]:
+            wrong.append(Violation(f"{sku}: {row['draining']} of {row['held']} held run down"))
     wrong += [
         Violation(f"drop {row['drop']} has {row['taken']} of {row['sku']} taken")
         for row in books.rows["sale_drop_line"]
@@ -311,7 +364,7 @@ def gate_differences(books: Books) -> list[Violation]:
     rows = books.by("sku_stock", "sku")
     for sku, units in books.gate["stock"].items():
         row = rows[sku]
-        free = row["on_hand"] - row["held"] - row["committed"]
+        free = row["on_hand"] - row["held"] - row["committed"] - row["draining"]
         if int(units) != free:
             wrong.append(Violation(f"{sku}: the gate has {int(units)}, the record {free}"))
     lines = {(row["drop"], row["sku"]): row for row in books.rows["sale_drop_line"]}
@@ -325,6 +378,7 @@ def gate_differences(books: Books) -> list[Violation]:
         letter = msgspec.msgpack.decode(entry)[1]
         if letter in ("H", "M") and states.get(rid) not in OPEN:
             wrong.append(Violation(f"the gate holds what the record has as {states.get(rid)}", rid))
+    wrong += _list_differences(books)
     in_record = {
         SEP.join((row["drop"], row["viewer"], row["sku"])): row["units"]
         for row in books.rows["viewer_use"]
@@ -333,6 +387,20 @@ def gate_differences(books: Books) -> list[Violation]:
         Violation(f"the gate counts {int(units)} for {key!r}")
         for key, units in books.gate["used"].items()
         if int(units) != in_record.get(key, 0)
+    ]
+    return wrong
+
+
+def _list_differences(books: Books) -> list[Violation]:
+    """Who waits in one of the two and not in the other."""
+    waiting = {row["rid"] for row in books.rows["waiting"] if row["state"] == "waiting"}
+    wrong = [
+        Violation("waits in the gate, and not in the record", rid)
+        for rid in books.gate["queue"].keys() - waiting
+    ]
+    wrong += [
+        Violation("waits in the record, and not in the gate", rid)
+        for rid in waiting - books.gate["queue"].keys()
     ]
     return wrong
 

@@ -61,6 +61,7 @@ class Kill:
     what: str
     target: str = ""
     """Address of a node; "" for an engine of all."""
+    database: str = ""
     back_ms: float | None = None
     """Until a press that was sent after it (to that node) had won."""
 
@@ -74,13 +75,15 @@ class Record:
     """Nodes that gave up while an engine was away, by their last word; they are started again."""
     surprises: list[str] = field(default_factory=list)
     """Nodes that had started and ended although nobody killed them."""
+    database: str = ""
+    """What the cluster of the present kills stands on."""
     won_at: float = 0.0
     """When a press had won last (monotonic, s)."""
     _open: list[Kill] = field(default_factory=list)
 
     def note(self, kind: str, what: str, target: str = "") -> None:
         """It is dead as of now."""
-        kill = Kill(time.monotonic(), kind, what, target)
+        kill = Kill(time.monotonic(), kind, what, target, self.database)
         self.kills.append(kill)
         self._open = [one for one in self._open if one.target != target]
         self._open.append(kill)
@@ -92,6 +95,11 @@ class Record:
             if asked_at >= kill.at and kill.target.partition(":")[2] in address:
                 kill.back_ms = (now - kill.at) * 1000
         self._open = [kill for kill in self._open if kill.back_ms is None]
+
+    def missed(self, database: str) -> list[CrashPoint]:
+        """Crash points at which nobody has died on this database."""
+        seen = {kill.what for kill in self.kills if kill.database == database}
+        return [point for point in POINTS if point not in seen]
 
     def last(self) -> list[str]:
         """The newest, for a person."""
@@ -114,7 +122,10 @@ class Record:
                 "by_kind": dict(Counter(kill.kind for kill in self.kills)),
                 "by_crash_point": dict(sorted(points.items())),
                 "others": dict(sorted(whats.items())),
-                "crash_points_missed": [point for point in POINTS if point not in points],
+                "crash_points_missed": {
+                    database: self.missed(database)
+                    for database in sorted({kill.database for kill in self.kills})
+                },
             },
             "recovery_ms_p50": _percentile(self._backs(""), 50),
             "recovery_ms_p99": _percentile(self._backs(""), 99),
@@ -201,9 +212,8 @@ class Waves:
         await asyncio.gather(*(self._start_for_good(node) for node in self._cluster.nodes))
 
     def insist(self) -> int:
-        """From now on only at crash points where nobody died so far; how many there are."""
-        seen = {kill.what for kill in self._record.kills}
-        missed = tuple(point for point in POINTS if point not in seen)
+        """From now on only at crash points that this database has missed; how many there are."""
+        missed = tuple(self._record.missed(self._record.database))
         if missed:
             self._deck.only(missed)
         return len(missed)

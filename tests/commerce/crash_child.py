@@ -17,9 +17,10 @@ import secrets
 import sys
 import time
 import traceback
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 
@@ -34,19 +35,27 @@ from commerce.pay import Pay
 from commerce.payments import PaymentPage
 from commerce.payments_sql import SqlPayments
 from commerce.payments_stripe import StripeProvider
+from commerce.people import ErasureList
+from commerce.people_sql import SqlPeople
 from commerce.record_sql import SqlRecord
 from commerce.schema_sql import outbox, payment
 from commerce.stock import Drop, DropLine, Hold, HoldState, Line, Press
 from commerce.stock_redis import RedisGate
+from commerce.vault import Vault
+from commerce.waiting import Wait, Waitlist, WaitState
+from commerce.waiting_sql import SqlWaitlist
 from live.crash import CrashAt, crash_hook
-from tests.commerce.pay_support import DELIVERY, KEY, RETURN_URL, SUCCEEDS, Api
+from tests.commerce.pay_support import DELIVERY, KEY, MASTER, RETURN_URL, SUCCEEDS, Api
 from tests.waiting import until
 
 SKU, UNITS, MORE = "A", 8, 2
+LAST = "B"
+"""A SKU of which there is one."""
 HOLD_S = 60
 SECRET = "whsec_test"
 STORY_S = 120.0
 """Of one child, and of each wait in it: spent only where something is wrong."""
+R = TypeVar("R")
 
 
 class Clock:
@@ -76,21 +85,32 @@ class Day:
         named = [CrashAt(point, 1) for point in POINTS if point == order["point"]]
         hook = crash_hook(named[0] if named else None)
         self.gate = RedisGate.connect(order["valkey"])
+        record = SqlRecord(database, crash_point=hook)
         self.checkout = Checkout(
             self.gate,
-            SqlRecord(database, crash_point=hook),
+            record,
             SqlOutbox(database),
             clock=self.clock,
             on_levels=lambda _levels: None,
             crash_point=hook,
         )
+        self.waits = Waitlist(
+            self.checkout.keeper,
+            record,
+            SqlWaitlist(database, crash_point=hook),
+            self.checkout.board,
+            clock=self.clock,
+            crash_point=hook,
+        )
+        erasures = Path(order["clock"]).with_name("erasures")
+        people = SqlPeople(database, Vault([MASTER]), ErasureList(erasures))
         self.provider = StripeProvider(
             KEY, [SECRET], api_base=order["sandbox"], timeout_s=5.0, retries=0
         )
         self.api = Api(order["sandbox"])
         self.pay = Pay(
             self.provider,
-            SqlPayments(database, "stripe"),
+            SqlPayments(database, "stripe", people),
             Inbox(database, "stripe"),
             clock=self.clock,
             new_id=lambda: secrets.token_hex(12),
@@ -103,6 +123,7 @@ class Day:
     async def live(self) -> None:
         await self.open()
         await self.cancelled()
+        await self.waited()
         await self.paid()
         await self.page_left()
         await self.bought("lapsed")
@@ -112,13 +133,13 @@ class Day:
 
     async def open(self) -> None:
         await self.checkout.open_drop(
-            Drop("d", "show", "Drop", 0, None, HOLD_S, None, (DropLine(SKU),))
+            Drop("d", "show", "Drop", 0, None, HOLD_S, None, (DropLine(SKU), DropLine(LAST)))
         )
         await self.checkout.adjust(SKU, MORE, ref="delivery")
 
-    async def bought(self, rid: str) -> Hold | None:
+    async def bought(self, rid: str, sku: str = SKU) -> Hold | None:
         """The hold, or None if it has ended meanwhile."""
-        press = Press(rid, f"viewer-{rid}", "d", (Line(SKU, 1),), retry=True)
+        press = Press(rid, f"viewer-{rid}", "d", (Line(sku, 1),), retry=True)
         while True:
             try:
                 return await self.checkout.reserve(press)
@@ -130,6 +151,33 @@ class Day:
     async def cancelled(self) -> None:
         if await self.bought("cancelled"):
             await self.checkout.cancel("viewer-cancelled", "cancelled")
+
+    async def waited(self) -> None:
+        """Two wait for the last unit, one leaves, and the other is offered it and declines."""
+        first = await self.bought("first", LAST)
+        for rid in ("leaver", "next"):
+            await self._repeated(
+                lambda rid=rid: self.waits.join(Wait(rid, f"viewer-{rid}", "d", LAST, 1))
+            )
+        await self._repeated(lambda: self.waits.leave("viewer-leaver", "leaver"))
+        if first is not None:
+            await self._repeated(lambda: self.checkout.cancel("viewer-first", "first"))
+        await until(self._is_offered, STORY_S)
+        await self._repeated(lambda: self.checkout.cancel("viewer-next", "next"))
+
+    async def _is_offered(self) -> bool:
+        entry = await self._repeated(
+            lambda: self.waits.join(Wait("next", "viewer-next", "d", LAST, 1))
+        )
+        return entry.state is WaitState.OFFERED
+
+    async def _repeated(self, ask: Callable[[], Awaitable[R]]) -> R:
+        """As a page does: the same again until it is answered."""
+        while True:
+            try:
+                return await ask()
+            except Temporary:
+                await asyncio.sleep(0.01)
 
     async def page(self, rid: str) -> PaymentPage | None:
         hold = await self.bought(rid)
@@ -167,12 +215,14 @@ class Day:
         await until(self._no_orphans, STORY_S)
 
     async def _no_orphans(self) -> bool:
+        """Nothing in the gate that the record has not heard of: neither wins nor offers."""
         try:
-            return not await self.checkout.keeper.call(
-                lambda epoch: self.gate.orphans(epoch, self.clock() + ORPHAN_AFTER_MS, 10)
+            numbers = await self.checkout.keeper.call(
+                lambda epoch: self.gate.numbers(epoch, [], self.clock())
             )
         except (GateUnavailable, Fenced):
             return False
+        return numbers.provisional == 0
 
     async def _is_captured(self) -> bool:
         async with self.database.read() as conn:
@@ -195,7 +245,7 @@ async def live(order: dict[str, str]) -> None:
     """One child's life, unless it ends earlier."""
     database = await Database.open(order["database"], poolsize=6)
     day = Day(order, database)
-    work = [asyncio.create_task(day.checkout.run()), asyncio.create_task(day.pay.run())]
+    work = [asyncio.create_task(run()) for run in (day.checkout.run, day.waits.run, day.pay.run)]
     async with asyncio.timeout(STORY_S):
         await day.live()
     for task in work:

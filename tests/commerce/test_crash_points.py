@@ -14,7 +14,7 @@ from sqlalchemy import insert, select
 from commerce import schema_sql as tables
 from commerce.crash_points import POINTS
 from commerce.database_sql import Database
-from tests.commerce.crash_child import MORE, SKU, UNITS
+from tests.commerce.crash_child import LAST, MORE, SKU, UNITS
 from tests.commerce.pay_support import Api
 from tests.commerce.stock_support import OwnValkey, Shop
 
@@ -65,7 +65,7 @@ async def seed(shop: Shop) -> None:
     async with shop.database.begin() as conn:
         row = {"id": 1, "name": "Shop", "currency": "USD", "shipping_amount": 500}
         await conn.execute(insert(tables.shop).values(gate_epoch=0, **row))
-    await shop.add_skus({SKU: UNITS})
+    await shop.add_skus({SKU: UNITS, LAST: 1})
 
 
 @pytest.mark.parametrize("gate", ["kept", "lost"])
@@ -104,13 +104,15 @@ async def test_a_day_interrupted_anywhere_ends_as_one_that_was_not(
 
 async def check_the_end(shop: Shop, api: Api) -> None:
     """One sold and paid once, nothing held, everything else free."""
-    assert await shop.rows() == {SKU: (UNITS + MORE, 0, 1)}
+    assert await shop.rows() == {SKU: (UNITS + MORE, 0, 1), LAST: (1, 0, 0)}
     states = await shop.states()
     assert states.pop("paid") == "sold"
     assert states.pop("ghost", "cancelled") == "cancelled"
-    assert states.keys() == {"cancelled", "left", "lapsed"}
+    assert states.keys() == {"cancelled", "left", "lapsed", "first", "next"}
     assert set(states.values()) <= ENDED
     async with shop.database.read() as conn:
+        waits = (await conn.execute(select(tables.waiting.c.rid, tables.waiting.c.state))).all()
+        assert dict(waits) == {"leaver": "left", "next": "offered"}
         orders = (await conn.execute(select(tables.orders.c.rid, tables.orders.c.state))).all()
         told = await conn.execute(
             select(tables.outbox.c.payload)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from commerce.claims_sql import SqlClaims
 from commerce.errors import HoldsLimited, LimitReached
 from commerce.gate import Ask, Image, Verdict
 from commerce.hold_rule import DEFAULT_RULE, HOLD_MS_MIN, WINDOW_MS, Allowance, HoldRule, Step
@@ -170,6 +171,74 @@ async def test_35_lapses_survive_a_rebuild_and_are_counted_once(shop: Shop) -> N
         shop.clock.advance(WINDOW_MS)
         await node.checkout.upkeep.sweep()
         assert (await node.buy("r2", "v")).lapses == 0
+
+
+async def lapsed_offers(shop: Shop, node: Node, viewer: str, times: int) -> None:
+    """A viewer waits for the only A, is offered it and lets it lie, so many times."""
+    for n in range(times):
+        await node.buy(f"held-{n}", f"buyer-{n}")
+        await node.wait(f"w-{n}", viewer)
+        await node.checkout.cancel(f"buyer-{n}", f"held-{n}")
+        await node.waits.work_off()
+        assert await node.checkout.find(viewer, f"w-{n}") is not None
+        shop.clock.advance(60_000)
+        await node.checkout.upkeep.sweep()
+
+
+async def test_offers_that_lapse_count_as_any_hold_in_gate_and_record(
+    shop: Shop, own_valkey: OwnValkey
+) -> None:
+    await own_valkey.start()
+    shop.valkey_url = shop.gate_url = own_valkey.url
+    await shop.add_skus({"A": 1, "B": 9})
+    async with shop.node(upkeep=False) as node:
+        await node.checkout.open_drop(shop.drop(("A", None), ("B", None), hold_s=60))
+        await lapsed_offers(shop, node, "v", 2)
+        at = [START + 60_000, START + 120_000]
+        assert await SqlClaims(shop.database).lapses(0) == {"v": at}
+        told = []
+        for way in ("gate", "rebuilt", "record"):
+            if way == "rebuilt":
+                await node.checkout.keeper.rebuild()
+            if way == "record":
+                own_valkey.kill()
+            hold = await node.buy(way, "v", ("B", 1))
+            told.append((hold.until_ms - shop.clock(), hold.lapses))
+            await node.checkout.cancel("v", way)
+        assert told == [(30_000, 2)] * 3
+
+
+async def test_an_offer_is_as_short_as_any_hold_of_who_lets_them_lapse(shop: Shop) -> None:
+    await shop.add_skus({"A": 1})
+    async with shop.node(upkeep=False) as node:
+        await node.checkout.open_drop(shop.drop(("A", None), hold_s=60))
+        await lapsed_offers(shop, node, "v", 2)
+        await node.buy("held", "first")
+        await node.wait("w", "v")
+        await node.checkout.cancel("first", "held")
+        await node.waits.work_off()
+        hold = await node.checkout.find("v", "w")
+        assert hold is not None
+        assert (hold.until_ms - shop.clock(), hold.lapses) == (30_000, 2)
+        await node.checkout.upkeep.relay()
+        await shop.check_gate(node)
+
+
+async def test_who_may_have_no_more_holds_after_lapses_is_passed_over(shop: Shop) -> None:
+    await shop.add_skus({"A": 1, "B": 9})
+    async with shop.node(upkeep=False) as node:
+        await node.checkout.open_drop(shop.drop(("A", None), ("B", None), hold_s=60))
+        await lapsed_offers(shop, node, "v", 4)
+        await node.buy("held", "first")
+        await node.wait("w0", "v")
+        await node.wait("w1", "w")
+        await node.buy("b", "v", ("B", 1))  # the one hold that is left to them
+        await node.checkout.cancel("first", "held")
+        await node.waits.work_off()
+        assert await node.checkout.find("v", "w0") is None
+        assert await node.checkout.find("w", "w1") is not None
+        await node.checkout.upkeep.relay()
+        await shop.check_gate(node)
 
 
 async def test_the_record_alone_applies_the_same_rule(shop: Shop, own_valkey: OwnValkey) -> None:

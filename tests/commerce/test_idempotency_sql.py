@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from commerce.errors import KeyConflict, KeyInProgress
-from commerce.idempotency import Replay, request_sha
-from commerce.idempotency_sql import KEEP_MS, LEASE_MS, SqlIdempotency
+from commerce.idempotency import LEASE_MS, Replay, request_sha
+from commerce.idempotency_sql import KEEP_MS, SqlIdempotency
 from tests.commerce.pay_support import Till
 
 pytest_plugins = ("tests.commerce.pay_fixtures",)
@@ -51,6 +51,16 @@ async def test_a_request_that_died_may_be_repeated_after_its_lease(
     assert await keys.begin(SCOPE, "k", SHA) is None
     with pytest.raises(KeyInProgress):
         await keys.begin(SCOPE, "k", SHA)
+
+
+async def test_who_may_run_twice_at_once_need_not_wait_for_a_node_that_died(
+    till: Till, keys: SqlIdempotency
+) -> None:
+    await keys.begin(SCOPE, "k", SHA)
+    till.clock.ahead_ms = 5_000
+    with pytest.raises(KeyInProgress):
+        await keys.begin(SCOPE, "k", SHA)
+    assert await keys.begin(SCOPE, "k", SHA, lease_ms=4_000) is None
 
 
 async def test_the_answer_is_stored_with_the_effect_or_not_at_all(

@@ -255,18 +255,25 @@ async def test_answers_are_a_replay_of_the_gates_log_in_real_time_order(
     for kind in (Kind.WON, Kind.SOLD_OUT, Kind.LIMIT, Kind.FREED, Kind.LAPSED, Kind.ADJUSTED):
         assert seen[kind] >= 3, seen
     assert seen[Kind.OTHER] > seen[Kind.WON]  # some were answered more than once
-    _mutants_are_caught(*rounds[0])
+    alive = [_survivors(*one) for one in rounds]
+    assert set.intersection(*alive) == set()
 
 
-def _mutants_are_caught(drop: Drop, log: list[Claim], heard: list[Answered]) -> None:
-    """The witness sees what it is there to see: each way of being wrong, by name."""
+ENDS = (Kind.FREED, Kind.LAPSED, Kind.FORGOTTEN)
+
+
+def _survivors(drop: Drop, log: list[Claim], heard: list[Answered]) -> set[str]:
+    """The ways of being wrong, by name, that the witness does not see in this round.
+
+    Each must be seen in some round: not in every one does anybody press again for what came back.
+    """
 
     def heard_as(wrong: Callable[[Answered], Answered], kind: Kind) -> list[Answered]:
-        at = next(i for i, one in enumerate(heard) if one.verdict is kind)
-        return [*heard[:at], wrong(heard[at]), *heard[at + 1 :]]
+        at = next((i for i, one in enumerate(heard) if one.verdict is kind), None)
+        return heard if at is None else [*heard[:at], wrong(heard[at]), *heard[at + 1 :]]
 
-    def logged_as(wrong: Callable[[Claim], Claim | None], kind: Kind) -> list[Claim]:
-        changed = (wrong(one) if one.verdict is kind else one for one in log)
+    def logged_as(wrong: Callable[[Claim], Claim | None], *kinds: Kind) -> list[Claim]:
+        changed = (wrong(one) if one.verdict in kinds else one for one in log)
         return [one for one in changed if one is not None]
 
     mutants: dict[str, tuple[list[Claim], list[Answered]]] = {
@@ -283,7 +290,7 @@ def _mutants_are_caught(drop: Drop, log: list[Claim], heard: list[Answered]) -> 
             heard_as(lambda a: replace(a, number=a.number + 1), Kind.SOLD_OUT),
         ),
         "lost units: releases that gave nothing back": (
-            logged_as(lambda _c: None, Kind.FREED),
+            logged_as(lambda _c: None, *ENDS),
             heard,
         ),
         "units out of nothing: wins that took none": (
@@ -299,8 +306,11 @@ def _mutants_are_caught(drop: Drop, log: list[Claim], heard: list[Answered]) -> 
             heard,
         ),
     }
-    for name, (changed_log, changed_heard) in mutants.items():
-        assert witness(drop, changed_log, changed_heard), name
+    return {
+        name
+        for name, (changed_log, changed_heard) in mutants.items()
+        if not witness(drop, changed_log, changed_heard)
+    }
 
 
 def test_a_number_older_than_an_answer_given_before_the_call_is_caught() -> None:

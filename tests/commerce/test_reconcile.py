@@ -150,3 +150,36 @@ async def test_no_false_alarm_while_a_crowd_buys_and_gives_back(shop: Shop) -> N
             assert looker.verdict().light is not Light.RED
         await buying
         assert looker.verdict().rebuilds == 0
+
+
+async def test_no_false_alarm_while_stock_runs_down_and_a_list_is_served(shop: Shop) -> None:
+    await shop.add_skus({"A": 8})
+    async with shop.node() as one, shop.node() as two:
+        await one.checkout.open_drop(shop.drop(("A", None)))
+        looker = reconciler(shop, two)
+        for n in range(4):
+            await one.buy(f"h{n}", f"f{n}", ("A", 2))
+        for n in range(4):
+            await two.wait(f"w{n}", f"v{n}")
+
+        async def traffic() -> None:
+            await one.checkout.set_on_hand("A", 5, 8, ref="down", drain=True)
+            for n in range(4):
+                await (one, two)[n % 2].checkout.cancel(f"f{n}", f"h{n}")
+            await two.waits.leave("v3", "w3")
+            shop.clock.advance(60_000)  # and what was offered lapses
+
+        moving = asyncio.create_task(traffic())
+        while not moving.done():
+            await looker.look()
+            assert looker.verdict().light is not Light.RED
+        await moving
+        await until(lambda: _free(one, 5))
+        await shop.check_gate(one)
+        await looker.look()
+        assert (looker.verdict().light, looker.verdict().rebuilds) == (Light.GREEN, 0)
+        assert (await one.checkout.stock_row("A")).draining == 0
+
+
+async def _free(node: Node, units: int) -> bool:
+    return await node.level("A") == units

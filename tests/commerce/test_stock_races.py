@@ -28,13 +28,16 @@ from commerce.errors import (
 )
 from commerce.gate import ORPHAN_AFTER_MS, Ask, Fenced, Image, Stale, Verdict
 from commerce.payments_sql import SqlPayments
+from commerce.people import ErasureList
+from commerce.people_sql import SqlPeople
 from commerce.presses import fingerprint
 from commerce.record import Winner
 from commerce.record_sql import SqlRecord
 from commerce.schema_sql import shop as shop_table
 from commerce.schema_sql import sku
 from commerce.stock import Hold, HoldState, Line, Press
-from tests.commerce.pay_support import DELIVERY
+from commerce.vault import Vault
+from tests.commerce.pay_support import DELIVERY, MASTER
 from tests.commerce.stock_support import Node, Shop
 from tests.waiting import until
 
@@ -315,7 +318,9 @@ async def test_22_only_deltas_change_stock_and_each_once(shop: Shop) -> None:
         await shop.check_gate(one)
 
 
-async def test_23_a_hold_keeps_its_price_and_a_press_with_the_old_one_is_told(shop: Shop) -> None:
+async def test_23_a_hold_keeps_its_price_and_a_press_with_the_old_one_is_told(
+    shop: Shop, tmp_path: Path
+) -> None:
     await shop.add_skus({"A": 5}, amount=1_500)
     async with shop.database.begin() as conn:
         row = {"id": 1, "name": "Shop", "currency": "USD", "shipping_amount": 0, "gate_epoch": 0}
@@ -331,7 +336,8 @@ async def test_23_a_hold_keeps_its_price_and_a_press_with_the_old_one_is_told(sh
                 await node.buy("other", "w", ("A", 2), total=3_000)
             assert changed.value.total == 3_400
         assert await two.buy("r", "v", ("A", 2), total=3_000, retry=True) == held
-        payments = SqlPayments(shop.database, "stripe")
+        people = SqlPeople(shop.database, Vault([MASTER]), ErasureList(tmp_path / "erasures"))
+        payments = SqlPayments(shop.database, "stripe", people)
         payment, hold = await payments.begin("v", "r", DELIVERY, "p1", shop.clock())
         assert (payment.amount, hold.total) == (3_000, 3_000)
         assert (await two.buy("other", "w", ("A", 2), total=3_400)).total == 3_400

@@ -42,7 +42,7 @@ async def sold_out_sale(node: Node, show: str) -> tuple[str, list[int], list[int
         hold = await ada.buy(drop, [("MUG-S", 1)], rid=rid(1))
         assert hold["lapses"] == 0
         with pytest.raises(Refused) as refused:
-            await bob.buy(drop, [("MUG-S", 1)], rid=rid(2))
+            await bob.buy(drop, [("MUG-S", 1)], rid=rid(2), retry=True)  # past the flag
         assert refused.value.code == "sold_out"
         with pytest.raises(Refused) as flagged:
             await bob.buy(drop, [("MUG-S", 1)], rid=rid(3))

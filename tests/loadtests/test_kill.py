@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from commerce.claims import Claim, Kind
 from commerce.crash_points import POINTS
 from loadtests.__main__ import main
 from loadtests.kill_shoppers import Press
 from loadtests.kill_truth import (
     Books,
     broken_promises,
+    contradictions,
     gate_differences,
     unexplained_money,
     unexplained_units,
@@ -40,7 +42,8 @@ def books(state: str = "sold", **more: Any) -> Books:
         "reservation": [head],
         "reservation_line": [{"rid": "r", "sku": "A", "quantity": 1}],
         "stock_ledger": entries,
-        "sku_stock": [{"sku": "A", "on_hand": 5, "held": held, "committed": sold}],
+        "sku_stock": [{"sku": "A", "on_hand": 5, "held": held, "committed": sold, "draining": 0}],
+        "waiting": [],
         "sale_drop_line": [{"drop": "d", "sku": "A", "units": 4, "taken": int(not over)}],
         "viewer_use": [{"drop": "d", "viewer": "v", "sku": "A", "units": int(not over)}],
         "orders": [{"rid": "r", "state": "paid", "total": 500}] if sold else [],
@@ -51,10 +54,11 @@ def books(state: str = "sold", **more: Any) -> Books:
         "stock": {"A": free},
         "lines": {"d\x1fA": b"%d" % (4 - int(not over))},
         "used": {} if over else {"d\x1fv\x1fA": b"1"},
+        "queue": {},
         "rsv": {"r": msgspec.msgpack.encode(["mark", "M" if held else "P"])},
     }
     intents = [{"id": "i", "status": "succeeded", "amount_received": 500}] if sold else []
-    whole = Books(rows, gate, 0, intents)
+    whole = Books(rows, gate, 0, 0, intents)
     for name, change in more.items():
         if name in gate:
             gate[name] |= change
@@ -133,6 +137,54 @@ def test_what_is_in_order_is_found_in_order(one: Books, presses: dict[str, Press
 )
 def test_each_loss_is_found(one: Books, presses: dict[str, Press], says: str) -> None:
     assert any(says in what for what in found(one, presses)), found(one, presses)
+
+
+def waits(answered: str, state: str) -> tuple[Books, dict[str, Press]]:
+    """The same press, which had waited before; its entry is `state` in the record."""
+    one, presses = books(), press("sold", "paid")
+    presses["r"].waited = answered
+    one.rows["waiting"] = [{"rid": "r", "state": state}] if state else []
+    return one, presses
+
+
+@pytest.mark.parametrize(
+    ("answered", "state", "says"),
+    [
+        ("waiting", "", "knows of no entry"),
+        ("left", "offered", "told left"),
+        ("offered", "waiting", "told offered"),
+        ("waiting", "waiting", "not in the gate"),
+    ],
+)
+def test_a_broken_wait_is_found(answered: str, state: str, says: str) -> None:
+    assert any(says in what for what in found(*waits(answered, state)))
+
+
+def test_waits_that_are_kept_and_units_that_run_down_are_in_order() -> None:
+    assert found(*waits("waiting", "offered")) == []
+    one, presses = waits("waiting", "waiting")
+    one.gate["queue"]["r"] = b"d\x1fA\x1f1\x1fr"
+    assert found(one, presses) == []
+    one.rows["waiting"] = []
+    assert "waits in the gate, and not in the record" in found(one, {})
+    running_down = books("held", stock={"A": b"3"}, sku_stock={"draining": 1})
+    assert found(running_down, press()) == []
+    assert any("run down" in what for what in found(books(sku_stock={"draining": 1}), press()))
+
+
+def test_the_order_of_claims_is_judged_too() -> None:
+    loaded = Claim(1, 0, Kind.LOADED, 5, lines=(("A", 1),))
+    won = [Claim(1, n, Kind.WON, 5, "d", f"r{n}", "v", (("A", 1),)) for n in (1, 2)]
+    assert contradictions([loaded, won[0]]) == []
+    assert len(contradictions([loaded, *won])) == 1
+
+
+def test_crash_points_that_were_missed_are_told_of_each_database() -> None:
+    record = Record()
+    for record.database, point in (("sqlite", POINTS[0]), ("postgresql", POINTS[1])):
+        record.note("crash point", point)
+    missed = record.summary()["kills"]["crash_points_missed"]
+    assert missed == {"postgresql": [POINTS[0], *POINTS[2:]], "sqlite": list(POINTS[1:])}
 
 
 def test_a_deck_deals_every_crash_point_and_the_reaper_only_in_the_calm() -> None:
