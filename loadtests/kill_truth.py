@@ -146,7 +146,7 @@ class Truth:
             for name in ("cfg", "stock", "lines", "rsv", "used", "open"):
                 found: dict[Any, Any] = await client.hgetall(KEYS + name)
                 gate[name] = {key.decode(): value for key, value in found.items()}
-            queue: list[bytes] = await client.zrange(KEYS + "queue", 0, -1)
+            queue: Any = await client.zrange(KEYS + "queue", 0, -1)
             gate["queue"] = {member.decode().rpartition(SEP)[2]: member for member in queue}
             provisional = await client.zcard(KEYS + "orphan") + await client.zcard(KEYS + "offered")
             return gate, int(provisional), int(await client.xlen(KEYS + "log"))
