@@ -39,8 +39,8 @@ STEPS_MIN: Final = 200
 PRESSES_MIN: Final = 20
 SHOWN_MAX: Final = 20
 """Violating seeds that are told in full."""
-SILENT_S: Final = 180.0
-"""A worker that says nothing for so long is stuck."""
+SILENT_S: Final = 1_800.0
+"""A worker that says nothing for so long is stuck; one at the lowest priority may be slow."""
 PIECE_BYTES: Final = 1 << 16
 TELL_EVERY: Final = 100
 LONG: Final = 2_000
@@ -137,6 +137,8 @@ def _until_stopped(seeds: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from seeds
     except _Stopped:
         return
+    except ServerFailed as error:  # what was played counts; too few seeds make it a failure
+        print(error, file=sys.stderr, flush=True)
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)

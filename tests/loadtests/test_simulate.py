@@ -20,8 +20,8 @@ from loadtests.simulate import MODULE, PRESSES_MIN, STEPS_MIN, main
 from loadtests.simulation.mutants import MUTANTS, pieces_of
 from loadtests.simulation.virtual_time import Stuck, VirtualLoop
 
-SEEDS = 60
-"""About 10 s of a core that nothing else uses; the run of 20,000 is the drill's."""
+SEEDS = 180
+"""About 60 s of CPU, engines included; the run of 20,000 is the drill's."""
 KILLED = [
     ("double_release", 1, "I12 gate_is_record"),
     ("answer_before_commit", 10, "I4 acknowledged_is_durable"),
