@@ -247,8 +247,10 @@ class Waitlist:
 
     async def draw_due(self) -> bool:
         """Draws raffles whose entries are closed. The gate learns of the list by a rebuild."""
-        for drop in await self._waits.draw_due(self._clock()):
+        drawn = await self._waits.draw_due(self._clock())
+        for drop in drawn:  # all of them first: healing can fail, and a draw is told once
             self._on_drawn(drop)
+        if drawn:
             await self._keeper.heal(self._keeper.epoch, wait_for_others=False)
         return False
 
