@@ -11,10 +11,9 @@ long enough to learn whether it is of a cluster.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from commerce.batcher import Pause
-from commerce.database_sql import Database
 from commerce.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -30,8 +29,15 @@ class EngineAway(Exception):
     """The database did not answer within the time that a start waits; the text is a sentence."""
 
 
+class Engine(Protocol):
+    """A database, as far as a start asks for it."""
+
+    async def answers(self) -> bool:
+        """Whether it can be asked anything."""
+
+
 async def meet_database(
-    database: Database,
+    database: Engine,
     meet: Callable[[], Awaitable[R]],
     *,
     wait_s: float = START_WAIT_S,
