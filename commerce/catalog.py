@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from commerce.errors import Refused
+from commerce.keep import Keep
 
 if TYPE_CHECKING:  # they are made of the words below
     from commerce.catalog_import import ParsedFile
@@ -191,7 +192,13 @@ class Catalog(Protocol):
     async def by_skus(self, skus: Iterable[str]) -> dict[str, SkuCard]:
         """Those of the SKUs that exist, each with what a card shows."""
 
-    async def put(self, product: Product, *, expected: str | None = None) -> Product:
+    async def put(
+        self,
+        product: Product,
+        *,
+        expected: str | None = None,
+        keep: Keep[Product] | None = None,
+    ) -> Product:
         """Creates (empty id) or changes a product; gives it as stored.
 
         `expected`: the fingerprint this edit is based on. Raises `BadProduct`, `UnknownProduct`,

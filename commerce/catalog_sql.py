@@ -37,6 +37,7 @@ from commerce.catalog_plan import Existing, ImportReport, Plan, plan_import, sku
 from commerce.catalog_rules import derived_skus, normal_product, with_skus
 from commerce.database_sql import Database
 from commerce.errors import Busy, UnknownProduct
+from commerce.keep import Keep, keep_answer
 
 PLANS_MAX: Final = 3
 """How often an import is planned anew because somebody changed the same products meanwhile."""
@@ -98,7 +99,13 @@ class SqlCatalog:
         async with self._database.read() as conn:
             return await rows_sql.cards(conn, filter(_storable, skus))
 
-    async def put(self, product: Product, *, expected: str | None = None) -> Product:
+    async def put(
+        self,
+        product: Product,
+        *,
+        expected: str | None = None,
+        keep: Keep[Product] | None = None,
+    ) -> Product:
         """Creates (empty id) or changes a product with its SKUs; gives it as stored.
 
         SKUs that are not in it any more are no longer offered; none is deleted. A new SKU begins
@@ -117,7 +124,7 @@ class SqlCatalog:
             if before:
                 product = _with_retired(product, before)
                 if product == before:
-                    return before
+                    return await keep_answer(keep, conn, before)
             else:
                 product = replace(product, id=self._new_id())
             now = self._clock()
@@ -125,7 +132,7 @@ class SqlCatalog:
             had = {sku.sku for sku in before.skus} if before else set()
             new = {sku.sku: 0 for sku in product.skus if sku.sku not in had}
             await rows_sql.receive(conn, new, "", now)
-        return product
+            return await keep_answer(keep, conn, product)
 
     async def import_plan(self, file: ParsedFile, ref: str) -> ImportReport:
         """Imports a parsed file in one transaction, all or nothing; the report says what it did.

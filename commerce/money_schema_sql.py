@@ -218,6 +218,14 @@ ledger_posting = Table(
     Index("ix_ledger_posting_account", "account"),
 )
 
+restored = Table(  # this database was filled from a copy; what the provider knows is brought in
+    "restored",
+    metadata,
+    Column("id", Auto, primary_key=True, autoincrement=True),
+    Column("backup_at", Ms, nullable=False),
+    Column("recovered_at", Ms, nullable=True),  # null: at the next start
+)
+
 APPEND_ONLY: Final = ("ledger_entry", "ledger_posting", "order_event")
 
 

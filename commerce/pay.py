@@ -16,10 +16,11 @@ time left, so that HELD always means "nobody can pay for this right now" and may
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from commerce import snapshot
 from commerce.crash_points import CrashHook, nothing
 from commerce.errors import HoldEnded, Unavailable
 from commerce.payments import (
@@ -121,7 +122,8 @@ class Pay:
         raise Unavailable(RETRY_AFTER_MS)
 
     async def _open(self, payment: Payment, hold: Hold, return_url: str) -> PaymentPage:
-        request = self._request(payment, hold, return_url)
+        promise = await self._record.promise(payment.rid)
+        request = self._request(payment, hold, promise, return_url)
         self._crash_point("pay:before_provider")
         try:
             seen = await self._provider.create_session(request)
@@ -150,7 +152,9 @@ class Pay:
             raise Unavailable(RETRY_AFTER_MS)
         return _page(known[0].url, *known)
 
-    def _request(self, payment: Payment, hold: Hold, return_url: str) -> SessionRequest:
+    def _request(
+        self, payment: Payment, hold: Hold, promise: Mapping[str, Any], return_url: str
+    ) -> SessionRequest:
         """Follows from the row alone: a repetition under the same key is the same request."""
         after = min(max(EXPIRES_AFTER_MS, hold.until_ms - payment.created_at), EXPIRES_AFTER_MAX_MS)
         return SessionRequest(
@@ -165,6 +169,21 @@ class Pay:
             expires_at_ms=payment.created_at + after,
             success_url=_with_query(return_url, payment="done", rid=payment.rid),
             cancel_url=_with_query(return_url, payment="back", rid=payment.rid),
+            about=snapshot.write(
+                snapshot.Snapshot(
+                    payment=payment.id,
+                    rid=payment.rid,
+                    viewer=hold.viewer,
+                    show=hold.show,
+                    drop=hold.drop,
+                    until_ms=hold.until_ms,
+                    at=payment.created_at,
+                    lines=hold.lines,
+                    steps=payment.steps,
+                    shipping=payment.shipping,
+                    promise=promise,
+                )
+            ),
         )
 
     async def accept(self, raw: bytes, signature: str) -> None:

@@ -14,8 +14,8 @@ left is cancelled and costs nobody anything, a captured one would have to be ref
        └────────┴───────┴─────────────┴────────────┴─ cancel_requested / mismatch ─ cancelled
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -145,6 +145,8 @@ class SessionRequest:
     expires_at_ms: int
     success_url: str
     cancel_url: str
+    about: Mapping[str, str]
+    """Goes along as metadata (`commerce.snapshot`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,8 @@ class Seen:
     captured: int
     declined: bool
     url: str
+    about: Mapping[str, str] = field(default_factory=dict)
+    """All metadata of a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +271,10 @@ class Provider(Protocol):
 
     async def find_session(self, payment: str, since_ms: int) -> Seen | None:
         """The session that was made for our payment, if the answer to its creation was lost."""
+        ...
+
+    async def list_sessions(self, since_ms: int, limit: int) -> Sequence[Seen]:
+        """Sessions made since then with their intents, oldest first; at most `limit`."""
         ...
 
     async def capture(self, intent: str, amount: int, currency: str, key: str) -> Seen:

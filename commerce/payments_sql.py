@@ -21,6 +21,7 @@ from commerce import money_sql, orders_sql, reservations_sql
 from commerce.database_sql import Database
 from commerce.errors import BadCurrency, HoldEnded, PaymentOpen, UnknownHold
 from commerce.events_sql import add_event
+from commerce.money_schema_sql import hold_promise
 from commerce.order_states_sql import follow
 from commerce.outbox_sql import SqlOutbox
 from commerce.payments import (
@@ -81,6 +82,14 @@ class SqlPayments:
         """All payments of a hold, newest first."""
         async with self._database.read() as conn:
             return await _of_rid(conn, rid)
+
+    async def promise(self, rid: str) -> dict[str, Any]:
+        """What the host was showing when this hold was made; empty if nothing."""
+        columns = [column for column in hold_promise.c if column.name != "rid"]
+        async with self._database.read() as conn:
+            wanted = select(*columns).where(hold_promise.c.rid == rid)
+            row = (await conn.execute(wanted)).first()
+        return {} if row is None else dict(row._mapping)
 
     async def due(self, now: int, limit: int) -> list[str]:
         """Payments whose time to be looked at has come."""

@@ -78,7 +78,7 @@ class StripeProvider:
 
     async def create_session(self, request: SessionRequest) -> Seen:
         """See `Provider`. `expires_at` must be 30 minutes to 24 hours ahead (Stripe's limits)."""
-        ours = {"rid": request.rid, "payment": request.payment}
+        ours = dict(request.about)
         params: Any = {
             "mode": "payment",
             "line_items": _line_items(request),
@@ -138,6 +138,13 @@ class StripeProvider:
                 return None
             params["starting_after"] = page.data[-1].id
         raise Unavailable(RETRY_AFTER_MS)
+
+    async def list_sessions(self, since_ms: int, limit: int) -> Sequence[Seen]:
+        """See `Provider`."""
+        sessions = self._client.v1.checkout.sessions
+        expand = ["data.payment_intent"]
+        found = await self._list(sessions.list_async, since_ms, limit, expand=expand)
+        return [_seen_session(one) for one in found]
 
     async def capture(self, intent: str, amount: int, currency: str, key: str) -> Seen:
         """See `Provider`."""
@@ -209,10 +216,13 @@ class StripeProvider:
         found = await self._list(self._client.v1.refunds.list_async, since_ms, limit)
         return [refunds_stripe.seen_refund(one) for one in found]
 
-    async def _list(self, ask: Callable[..., Any], since_ms: int, limit: int) -> list[Any]:
+    async def _list(
+        self, ask: Callable[..., Any], since_ms: int, limit: int, **more: Any
+    ) -> list[Any]:
         """Oldest first; at most `limit`, the newest ones if there are more."""
         found: list[Any] = []
         params: dict[str, Any] = {"created": {"gte": since_ms // 1000}, "limit": min(PAGE, limit)}
+        params |= more
         while len(found) < limit:
             page = await self._call(ask(params))
             found.extend(page.data)
@@ -345,6 +355,7 @@ def _seen_session(session: stripe.checkout.Session) -> Seen:
         captured=from_provider(whole.amount_received, currency) if whole is not None else 0,
         declined=whole is not None and _declined(whole),
         url=session.url or "",
+        about=metadata,
     )
 
 

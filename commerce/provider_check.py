@@ -139,8 +139,8 @@ class ProviderCheck:
 
 def _differ(charge: SeenCharge, ours: Booked | None) -> list[Difference]:
     if ours is None:
-        if not charge.captured:
-            return []
+        if not charge.captured or charge.refunded >= charge.captured:
+            return []  # nothing was taken, or all of it is back where it came from
         return [Difference("unknown_charge", charge.intent, 0, charge.captured, charge.currency)]
     found = []
     if charge.captured != ours.captured or (charge.captured and charge.currency != ours.currency):

@@ -116,6 +116,12 @@ class Refunding:
         await self._record.told(known.id, seen, self._clock())
         return True
 
+    async def count_lost(self, seen: SeenRefund) -> bool:
+        """After a restore: a refund of ours that this database forgot; whether it was counted."""
+        if seen.refund is None or await self._record.find(seen.refund) is not None:
+            return False
+        return await self._record.outside(seen, seen.refund, self._clock())
+
     async def _submit(self, known: Refund, intent: str | None) -> None:
         if intent is None:
             await self._record.refused(known.id, "no_payment", self._clock())

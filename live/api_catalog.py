@@ -239,7 +239,7 @@ class CatalogApi:
         """With no units yet; they come by an adjustment or an import."""
         body: ProductBody = call.body
         await settle_currency(self._catalog, self._shop, body.skus[0].currency)
-        return _view(await self._catalog.put(_product("", body)))
+        return _view(await self._catalog.put(_product("", body), keep=call.keep(_view)))
 
     async def get_product(self, call: Call) -> ProductView:
         """Also one that is not published: a show may pin it."""
@@ -249,7 +249,9 @@ class CatalogApi:
         """All of it; what is left out takes its default."""
         body: ProductBody = call.body
         await settle_currency(self._catalog, self._shop, body.skus[0].currency)
-        made = await self._catalog.put(_product(call.path["product"], body), expected=body.version)
+        made = await self._catalog.put(
+            _product(call.path["product"], body), expected=body.version, keep=call.keep(_view)
+        )
         return _view(made)
 
     async def import_products(self, call: Call) -> Report:

@@ -262,6 +262,7 @@ def _work(app: App, settings: Settings) -> list[tuple[str, Coroutine[Any, Any, N
         ("courier", trade.courier.run()),
         ("retention", Retention(app.people, settings.retention_days, now).run()),
         ("keys", chores.forget_old_keys(trade.idempotency)),
+        ("recovery", chores.recover(trade.money.recovery)),
         ("books", chores.compare_books(trade.money.check)),
     ]
 
@@ -301,16 +302,7 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
         waiting=lambda: app.belongings.waiting,
         quick=commands.at_once,
     )
-    table = [
-        *AccountsApi(app.accounts, app.shop, trade.catalog, app.tokens, clock, new_id).routes(),
-        *ShowsApi(app.shows, app.stage, trade.checkout, trade.lists.draw).routes(),
-        *CatalogApi(trade.catalog, trade.checkout, app.shop, trade.reconciler).routes(),
-        *OrdersApi(trade.checkout, trade.pay, address).routes(),
-        *PeopleApi(app.people, app.now).routes(),
-        *WebhooksApi(trade.webhooks, app.secret, app.now).routes(),
-        *ClaimsApi(trade.audit).routes(),
-        *_money_routes(app),
-    ]
+    table = route_table(app, address)
     api = Api(app.tokens, trade.idempotency, clock)
     described = openapi.document(table, version())
     asgi = Starlette(
@@ -325,6 +317,21 @@ def make_asgi(app: App, origins: Sequence[str], address: str) -> ASGIApp:
     )
     asgi.state.short_way = door
     return asgi
+
+
+def route_table(app: App, address: str) -> list[Route]:
+    """The whole HTTP API: what is served, described and tested."""
+    trade = app.trade
+    return [
+        *AccountsApi(app.accounts, app.shop, trade.catalog, app.tokens, clock, new_id).routes(),
+        *ShowsApi(app.shows, app.stage, trade.checkout, trade.lists.draw).routes(),
+        *CatalogApi(trade.catalog, trade.checkout, app.shop, trade.reconciler).routes(),
+        *OrdersApi(trade.checkout, trade.pay, address).routes(),
+        *PeopleApi(app.people, app.now).routes(),
+        *WebhooksApi(trade.webhooks, app.secret, app.now).routes(),
+        *ClaimsApi(trade.audit).routes(),
+        *_money_routes(app),
+    ]
 
 
 def _money_routes(app: App) -> list[Route]:

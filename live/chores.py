@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from commerce.errors import CommerceError
 from commerce.provider_check import ProviderCheck
+from commerce.recovery import Recovery
 
 if TYPE_CHECKING:  # chosen in live/app.py
     from commerce.idempotency_sql import SqlIdempotency
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 FORGET_S: Final = 3_600.0
 COMPARE_S: Final = 900.0
 """Between two comparisons with the provider's books: a few requests and some sums in SQL."""
+RECOVER_S: Final = 5.0
+"""Between two tries to bring in what was lost with a database, when the provider is away."""
 CANCELS_MAX: Final = 5
 CANCEL_WAIT_S: Final = 2.0
 
@@ -43,6 +46,23 @@ async def compare_books(check: ProviderCheck) -> None:
             await check.run()
         except CommerceError as outage:
             log.warning("the books were not compared: %s", type(outage).__name__)
+
+
+async def recover(recovery: Recovery) -> None:
+    """After a restore: until everything the provider knows is known here; then nothing more."""
+    while True:
+        try:
+            done = await recovery.after_restore()
+            if done is None:
+                return
+            if not done.complete:
+                log.error("more was sold since the copy than one walk sees: reconcile --recover")
+                return
+            if not done.undecided:
+                return
+        except CommerceError as outage:
+            log.warning("not recovered yet: %s", type(outage).__name__)
+        await asyncio.sleep(RECOVER_S)
 
 
 async def end(tasks: Sequence[asyncio.Task[None]]) -> None:

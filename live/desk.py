@@ -258,6 +258,9 @@ async def _check_claims(settings: Settings, drop: str) -> None:
 @desk_cli.command("reconcile")
 def reconcile_command(
     days: Annotated[int, typer.Option(help="How far back.", min=1, max=366)] = 3,
+    recover: Annotated[
+        bool, typer.Option("--recover", help="Make orders anew that only the provider knows.")
+    ] = False,
     data: Data = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -265,12 +268,15 @@ def reconcile_command(
     settings = settings_of(data=data)
     if not settings.stripe_key:
         fail("set LIVE_STRIPE_KEY: a sandbox is compared by the node that runs it")
-    run(_reconcile(settings, days, as_json=as_json))
+    run(_reconcile(settings, days, recover=recover, as_json=as_json))
 
 
-async def _reconcile(settings: Settings, days: int, *, as_json: bool) -> None:
+async def _reconcile(settings: Settings, days: int, *, recover: bool, as_json: bool) -> None:
     try:
-        async with open_books(settings) as check:
+        async with open_books(settings) as (check, recovery):
+            if recover:
+                done = await recovery.run(clock() - days * DAY_MS)
+                typer.echo(json.dumps({"recovered": asdict(done)}), err=as_json)
             report = await check.run(days * DAY_MS)
     except CommerceError as outage:
         fail(f"not compared ({type(outage).__name__}); please try again")

@@ -5,15 +5,17 @@ not serve anybody.
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from commerce import recovery_sql
 from commerce.catalog_sql import SqlCatalog
 from commerce.database_sql import Database
 from commerce.people_sql import SqlPeople
 from commerce.provider_check import ProviderCheck
+from commerce.recovery import Recovery
 from commerce.waiting_sql import SqlWaitlist
 from live import backup_sql
 from live.accounts_sql import SqlAccounts
@@ -31,6 +33,7 @@ from live.trade import (
     open_check,
     open_people,
     open_provider,
+    open_recovery,
     open_refunding,
 )
 
@@ -101,6 +104,7 @@ async def restore_database(settings: Settings, file: Path) -> tuple[Summary, int
         database = await Database.open(settings.database_url or folder.database_url)
         try:
             summary = await backup_sql.restore(database, file)
+            await recovery_sql.mark(database, summary.at)
             people = await open_people(settings, _secret(settings), database)
             return summary, await people.repeat_erasures()
         finally:
@@ -108,7 +112,7 @@ async def restore_database(settings: Settings, file: Path) -> tuple[Summary, int
 
 
 @contextlib.asynccontextmanager
-async def open_books(settings: Settings) -> AsyncIterator[ProviderCheck]:
+async def open_books(settings: Settings) -> AsyncIterator[tuple[ProviderCheck, Recovery]]:
     """The books beside the provider's, for a command. Needs `LIVE_STRIPE_KEY`: a sandbox belongs to
     the node that started it, which compares by itself and when its host asks."""
     async with open_office(settings) as office:
@@ -119,6 +123,12 @@ async def open_books(settings: Settings) -> AsyncIterator[ProviderCheck]:
             await refunding.heard_of(intent)
 
         try:
-            yield open_check(provider, office.database, clock, look_again)
+            check = open_check(provider, office.database, clock, look_again)
+            recovery = open_recovery(provider, office.database, office.people, clock, _untold)
+            yield check, recovery
         finally:
             await provider.close()
+
+
+async def _untold(_rids: Sequence[str]) -> None:
+    """A running node's relay tells the gate: the facts stand in the outbox."""

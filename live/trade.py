@@ -39,8 +39,11 @@ from commerce.provider_check import ProviderCheck
 from commerce.reconcile import Reconciler
 from commerce.reconcile_sql import SqlBooks
 from commerce.record_sql import SqlRecord
+from commerce.recovery import Recovery
+from commerce.recovery_sql import SqlRecovery
 from commerce.refunding import Refunding
 from commerce.refunds_sql import SqlRefunds
+from commerce.settlement import Settle, Settlement
 from commerce.stock import Drop, Level
 from commerce.stock_redis import RedisGate
 from commerce.vault import Vault
@@ -116,6 +119,7 @@ class Money:
     packing: SqlPacking
     terms: SqlTerms
     check: ProviderCheck
+    recovery: Recovery
 
 
 def open_audit(database: Database, settings: Settings, now: Clock) -> Audit:
@@ -199,6 +203,7 @@ async def open_trade(
             SqlPacking(database),
             SqlTerms(database),
             open_check(provider, database, now, pay.look_again),
+            open_recovery(provider, database, engines.people, now, checkout.settle),
         ),
     )
 
@@ -230,6 +235,20 @@ def open_refunding(provider: Provider, database: Database, now: Clock) -> Refund
     """Giving money back."""
     refunds, disputes = SqlRefunds(database, PROVIDER), SqlDisputes(database)
     return Refunding(provider, refunds, disputes, clock=now, new_id=new_id)
+
+
+def open_recovery(
+    provider: Provider, database: Database, people: SqlPeople, now: Clock, settle: Settle
+) -> Recovery:
+    """Bringing in, after a restore, what the provider alone knows."""
+    record = SqlPayments(database, PROVIDER, people)
+    return Recovery(
+        provider,
+        SqlRecovery(database, PROVIDER),
+        Settlement(provider, record, clock=now, new_id=new_id, settle=settle),
+        open_refunding(provider, database, now),
+        clock=now,
+    )
 
 
 def open_check(

@@ -20,6 +20,8 @@ from loadtests import (
     idle,
     journey,
     kill,
+    money,
+    restore,
     show,
     simulate,
     slow,
@@ -92,6 +94,18 @@ DRILLS = (
         "Nodes and engines are killed under a buying crowd; every unit is accounted for.",
         kill.options,
         kill.main,
+    ),
+    Drill(
+        "money",
+        "Random journeys of thousands of orders under faults and kills; every cent accounted for.",
+        money.options,
+        money.main,
+    ),
+    Drill(
+        "restore",
+        "A lost database, an older copy, the provider's books: no paid order is missing.",
+        restore.options,
+        restore.main,
     ),
     Drill(
         "drop",

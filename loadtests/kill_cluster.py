@@ -56,6 +56,11 @@ class Program:
         self._log = folder / f"{name}.log"
         self._process: asyncio.subprocess.Process | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the running process; 0 when there is none."""
+        return 0 if self._process is None else self._process.pid
+
     async def start(self) -> None:
         """Returns when it has begun, not when it is ready."""
         with self._log.open("ab") as log:
@@ -147,6 +152,11 @@ class Node:
             {**self._environ, **(environ or {})}, self._log
         )
 
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """With which it is started."""
+        return self._environ
+
     async def ended(self) -> int:
         """Waits for its end; -9 if it was killed, by others or by itself."""
         assert self._end is not None
@@ -225,6 +235,11 @@ class OwnValkey:
         argv = [str(find_valkey()), *valkey_arguments(self.socket, self.files.data)]
         self._program = Program("valkey", argv, folder, {})
 
+    @property
+    def pid(self) -> int:
+        """Of the running process; 0 when there is none."""
+        return self._program.pid
+
     async def start(self) -> None:
         """On whatever data there is; returns when it answers."""
         self.socket.unlink(missing_ok=True)
@@ -245,7 +260,15 @@ class OwnValkey:
 class Cluster:
     """What runs, and how to reach it."""
 
-    def __init__(self, folder: Path, *, nodes: int, valkey: str, database: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int,
+        valkey: str,
+        database: str,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.valkey: OwnValkey | None = None
         self.postgres: OwnPostgres | None = None
@@ -256,7 +279,7 @@ class Cluster:
         self._tokens = Tokens(self._secret, wall_ms)
         ports = [free_port() for _ in range(nodes + 1)]
         webhook_secret = f"whsec_{secrets.token_hex(16)}"
-        provider = f"http://127.0.0.1:{ports[-1]}"
+        self.provider_url = provider = f"http://127.0.0.1:{ports[-1]}"
         self.urls = [f"http://127.0.0.1:{port}" for port in ports[:-1]]
         self.sandbox_file = folder / "sandbox" / "sandbox.sqlite3"
         self.sandbox = Program(
@@ -279,6 +302,7 @@ class Cluster:
             "LIVE_LOG_LEVEL": "warning",
             **({"LIVE_VALKEY_URL": valkey} if valkey else {}),
             **({"LIVE_DATABASE_URL": database} if valkey else {}),
+            **(settings or {}),
         }
         self.nodes = [
             Node(
@@ -344,12 +368,17 @@ def armed(point: str, nth: int) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def cluster(folder: Path) -> AsyncIterator[Cluster]:
-    """Two nodes (not started) on PostgreSQL and a Valkey, both running, and the provider."""
+async def cluster(
+    folder: Path, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Cluster]:
+    """Two nodes (not started) on PostgreSQL and a Valkey, both running, and the provider.
+
+    `settings`: more LIVE_ variables of the nodes.
+    """
     valkey = OwnValkey(folder / "v")
     postgres = OwnPostgres(folder / "pg")
     url = socket_url(valkey.socket)
-    whole = Cluster(folder, nodes=NODES, valkey=url, database=postgres.url)
+    whole = Cluster(folder, nodes=NODES, valkey=url, database=postgres.url, settings=settings)
     whole.valkey, whole.postgres, whole.files = valkey, postgres, valkey.files
     await whole.nursery.start()
     try:
@@ -363,10 +392,12 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
 
 
 @contextlib.asynccontextmanager
-async def embedded(folder: Path) -> AsyncIterator[Cluster]:
+async def embedded(
+    folder: Path, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Cluster]:
     """One node (not started) with SQLite and a Valkey of its own, and the provider."""
     data = DataFolder(folder / "data-0")
-    whole = Cluster(folder, nodes=1, valkey="", database=data.database_url)
+    whole = Cluster(folder, nodes=1, valkey="", database=data.database_url, settings=settings)
     whole.files = ValkeyFiles(data.valkey, folder / "copy")
     await whole.nursery.start()
     try:

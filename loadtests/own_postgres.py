@@ -39,6 +39,11 @@ class OwnPostgres:
         """Of its one database."""
         return f"postgresql://postgres@/postgres?host={self.folder}"
 
+    @property
+    def pid(self) -> int:
+        """Of the running server; 0 when there is none."""
+        return 0 if self._process is None else self._process.pid
+
     def make(self) -> None:
         """A new cluster of databases; takes a second. Raises NoPostgres."""
         self._installed = install(self.folder)

@@ -114,9 +114,7 @@ class Refunds:
 
     def of_intent(self, intent: str) -> Iterator[Object]:
         """Newest first."""
-        for one in self._store.newest("refund"):
-            if one["payment_intent"] == intent:
-                yield one
+        yield from self._store.of_intent("refund", intent)
 
     def charge(self, intent: Object) -> Object:
         """The intent's charge as it is now."""
@@ -127,10 +125,10 @@ class Refunds:
 
     def find_charge(self, id_: str) -> Object:
         """GET /v1/charges/{id}. Raises `ApiRefused` (404)."""
-        for intent in self._store.newest("payment_intent"):
-            if intent["latest_charge"] == id_:
-                return self.charge(intent)
-        raise missing("charge", id_)
+        intent = self._store.intent_of_charge(id_)
+        if intent is None:
+            raise missing("charge", id_)
+        return self.charge(intent)
 
     # Disputes, by the control port
 
@@ -167,10 +165,8 @@ class Refunds:
         return found
 
     def _open_dispute(self, intent: str) -> bool:
-        return any(
-            one["payment_intent"] == intent and one["status"] not in CLOSED
-            for one in self._store.newest("dispute")
-        )
+        found = self._store.of_intent("dispute", intent)
+        return any(one["status"] not in CLOSED for one in found)
 
     def _schedule(self, made: Object) -> None:
         late = self._faults.take("refund_pending", made["payment_intent"])

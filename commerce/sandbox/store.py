@@ -19,8 +19,13 @@ CREATE TABLE IF NOT EXISTS object (
   id TEXT PRIMARY KEY, kind TEXT NOT NULL, created INTEGER NOT NULL,
   n INTEGER NOT NULL, body TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS object_kind ON object (kind, n);
+CREATE INDEX IF NOT EXISTS object_n ON object (n);
+CREATE INDEX IF NOT EXISTS object_intent ON object (
+  kind, json_extract(body, '$.payment_intent'), n);
+CREATE INDEX IF NOT EXISTS object_charge ON object (kind, json_extract(body, '$.latest_charge'));
 CREATE TABLE IF NOT EXISTS idempotency (
   key TEXT PRIMARY KEY, sha TEXT NOT NULL, status INTEGER, body TEXT, created INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS idempotency_created ON idempotency (created);
 CREATE TABLE IF NOT EXISTS delivery (
   id INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, event TEXT NOT NULL,
   due_ms INTEGER NOT NULL, tries INTEGER NOT NULL, done INTEGER NOT NULL);
@@ -87,8 +92,26 @@ class Store:
             "ORDER BY n DESC",
             (kind, since, after if after is not None else 1 << 62),
         )
-        for (text,) in rows.fetchall():
+        for (text,) in rows:  # one by one: a list of 100 must not read a year of events
             yield json.loads(text)
+
+    def of_intent(self, kind: str, intent: str) -> list[Object]:
+        """Objects of a kind that are about this intent, newest first."""
+        rows = self._db.execute(
+            "SELECT body FROM object WHERE kind = ? AND "
+            "json_extract(body, '$.payment_intent') = ? ORDER BY n DESC",
+            (kind, intent),
+        )
+        return [json.loads(text) for (text,) in rows]
+
+    def intent_of_charge(self, charge: str) -> Object | None:
+        """The intent whose newest charge this is."""
+        row = self._db.execute(
+            "SELECT body FROM object WHERE kind = 'payment_intent' AND "
+            "json_extract(body, '$.latest_charge') = ?",
+            (charge,),
+        ).fetchone()
+        return None if row is None else json.loads(row[0])
 
     # Idempotency keys
 

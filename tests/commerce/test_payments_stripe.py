@@ -43,6 +43,7 @@ def request(**changes: object) -> SessionRequest:
         expires_at_ms=now + 45 * 60_000,
         success_url="https://shop.example/done?rid=1",
         cancel_url="https://shop.example/back",
+        about={"rid": "rid-1", "payment": "pay-1"},
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 

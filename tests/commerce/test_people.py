@@ -22,7 +22,7 @@ NOT_PERSONAL = {
     "sale_drop", "sale_drop_line", "webhook_endpoint", "shop_terms", "drop_discount",
     # Ids and numbers of things; whose they are stands in `reservation` and `orders`.
     "stock_ledger", "ledger_posting", "psp_inbox", "outbox", "webhook_event", "webhook_delivery",
-    "claim_flagged",
+    "claim_flagged", "restored",
     # Answers to repeated requests, forgotten within days; they repeat what the API said.
     "idempotency",
 }  # fmt: skip

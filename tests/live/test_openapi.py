@@ -33,8 +33,8 @@ DEADLINE_S = 300
 
 @pytest.mark.slow
 @pytest.mark.timeout(DEADLINE_S + 60)
-def test_the_api_keeps_its_own_description(tmp_path: Path) -> None:
-    with Program(tmp_path / "data") as program:
+def test_the_api_keeps_its_own_description(tmp_path: Path, database_url: str) -> None:
+    with Program(tmp_path / "data", environment={"LIVE_DATABASE_URL": database_url}) as program:
         link = program.host_link.partition("link=")[2]
         signed_in = httpx.post(f"{program.url}/api/v1/sessions", json={"link": link})
         token = signed_in.json()["token"]
