@@ -7,6 +7,7 @@ of each that this database does not know:
     paid, units are there   reservation, payment, order and ledger are made anew
     paid, no unit is left   the money goes back by itself (or is let go, if it was only reserved)
     paid and given back     nothing is owed to anybody, nothing is made
+    given back in part      left to a person: `reconcile` lists it until somebody has decided
     refunds of what we know are counted, so that nobody is given the same money twice
 
 It must not know SQL or the SDK. Every step may be repeated and may run on several nodes at once:
@@ -48,6 +49,8 @@ class Recovered:
     rebuilt: int = 0
     refunds: int = 0
     without_terms: int = 0
+    by_hand: int = 0
+    """Paid and given back in part: what is still owed, a person has to say."""
     undecided: int = 0
     complete: bool = True
 
@@ -74,6 +77,9 @@ class Recovery:
         """If this database was restored and not reconciled since. Raises Unavailable."""
         since = await self._record.open_mark()
         if since is None:
+            return None
+        if not await self._record.is_a_shop():
+            _log.error("the copy that was restored has no products: nothing is recovered from it")
             return None
         done = await self.run(since - MARGIN_MS)
         if done.complete and not done.undecided:
@@ -103,7 +109,7 @@ class Recovery:
             "after a restore: %d sessions at the provider, %d orders made anew, %d pages ended, "
             "%d refunds counted, %d to look at",
             done.sessions, done.rebuilt, done.ended, done.refunds,
-            done.undecided + done.without_terms,
+            done.undecided + done.without_terms + done.by_hand,
         )  # fmt: skip
         return done
 
@@ -114,6 +120,10 @@ class Recovery:
                 done.ended += 1
             return
         if seen.captured and back >= seen.captured:
+            return
+        if back:
+            _log.error("payment %s was given back in part before the loss", seen.payment)
+            done.by_hand += 1
             return
         terms = snapshot.read(seen.about)
         if terms is None:

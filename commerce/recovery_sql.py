@@ -19,6 +19,7 @@ from commerce.payments import PaymentState, Seen
 from commerce.pricing_sql import write_steps
 from commerce.schema_sql import (
     payment,
+    product,
     reservation,
     reservation_line,
     sale_drop,
@@ -58,6 +59,11 @@ class SqlRecovery:
         async with self._database.read() as conn:
             found: int | None = (await conn.execute(wanted)).scalar()
         return found
+
+    async def is_a_shop(self) -> bool:
+        """Whether the copy has anything to sell. An empty one would give everybody's money back."""
+        async with self._database.read() as conn:
+            return (await conn.execute(select(product.c.id).limit(1))).first() is not None
 
     async def recovered(self, now: int) -> None:
         """Everything the provider knows is known here too."""

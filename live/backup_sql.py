@@ -61,6 +61,9 @@ async def backup(database: Database, path: Path, now: int) -> Summary:
                     async for row in _rows(conn, table):
                         write(row)
                         rows[table.name] += 1
+                    counted = select(func.count()).select_from(table)
+                    if rows[table.name] != (await conn.execute(counted)).scalar_one():
+                        raise BadBackup(f"{table.name} could not be read as a whole")
                 write({"end": rows})
         _publish(draft, path)
     finally:

@@ -124,7 +124,9 @@ async def open_books(settings: Settings) -> AsyncIterator[tuple[ProviderCheck, R
 
         try:
             check = open_check(provider, office.database, clock, look_again)
-            recovery = open_recovery(provider, office.database, office.people, clock, _untold)
+            recovery = open_recovery(
+                provider, office.database, await office.people(), clock, _untold
+            )
             yield check, recovery
         finally:
             await provider.close()
