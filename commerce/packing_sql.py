@@ -22,8 +22,9 @@ from commerce.packing import (
     ParcelPage,
     Waiting,
 )
+from commerce.people_sql import SqlPeople
 from commerce.refunds import RefundState
-from commerce.schema_sql import customer_detail, order_line, orders, sku, sku_stock
+from commerce.schema_sql import order_line, orders, sku, sku_stock
 from commerce.stock import StockRow
 
 _RETURNS = (ReturnState.REQUESTED.value, ReturnState.APPROVED.value)
@@ -33,15 +34,15 @@ _TO_PACK = (OrderState.PAID.value, OrderState.PARTLY_SHIPPED.value)
 class SqlPacking:
     """Lists of one database. Raises Unavailable when it is away."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, people: SqlPeople) -> None:
         self._database = database
+        self._people = people
 
     async def parcels(self, show: str, limit: int, after: str | None = None) -> ParcelPage:
         """What is to be packed for a show, oldest order first."""
         limit = max(1, min(limit, PARCELS_MAX))
         wanted = (
-            select(orders.c.id, orders.c.placed_at, customer_detail.c.detail)
-            .join(customer_detail, customer_detail.c.rid == orders.c.rid, isouter=True)
+            select(orders.c.id, orders.c.rid, orders.c.placed_at)
             .where(orders.c.show == show, orders.c.state.in_(_TO_PACK))
             .order_by(orders.c.placed_at, orders.c.id)
             .limit(limit + 1)
@@ -82,10 +83,11 @@ class SqlPacking:
             lines: defaultdict[str, list[PackLine]] = defaultdict(list)
             for row in (await conn.execute(counted)).all():
                 lines[row.order].append(PackLine(row.position, row.sku, row.title, row.quantity))
+            people = await self._people.details(conn, [head.rid for head in heads[:limit]])
         last = heads[limit - 1] if len(heads) > limit else None
         return ParcelPage(
             tuple(
-                Parcel(head.id, head.placed_at, tuple(lines[head.id]), head.detail)
+                Parcel(head.id, head.placed_at, tuple(lines[head.id]), people.get(head.rid))
                 for head in heads[:limit]
             ),
             None if last is None else f"{last.placed_at}.{last.id}",

@@ -200,7 +200,7 @@ async def open_trade(
             SqlOrderDesk(database),
             SqlFulfilment(database),
             SqlDossiers(database),
-            SqlPacking(database),
+            SqlPacking(database, engines.people),
             SqlTerms(database),
             open_check(provider, database, now, pay.look_again),
             open_recovery(provider, database, engines.people, now, checkout.settle),

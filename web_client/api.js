@@ -186,13 +186,21 @@ export const checkClaims = (token, drop) => call(`/drops/${quoted(drop)}/claims/
  * All claims of a sale as a CSV file.
  * @param {string} token
  * @param {string} drop
+ */
+export const claimsFile = (token, drop) => file(token, `/drops/${quoted(drop)}/claims.csv`);
+
+/**
+ * A file behind the sign-in; a link could not carry the token.
+ * @param {string} token
+ * @param {string} path below /api/v1
+ * @param {Record<string, string>} [headers]
  * @returns {Promise<Blob>}
  * @throws {Refusal}
  */
-export async function claimsFile(token, drop) {
+export async function file(token, path, headers = {}) {
   try {
-    const response = await fetch(`${ROOT}/drops/${quoted(drop)}/claims.csv`, {
-      headers: { Authorization: `Bearer ${token}` },
+    const response = await fetch(ROOT + path, {
+      headers: { ...headers, Authorization: `Bearer ${token}` },
       credentials: "same-origin",
       cache: "no-store",
     });

@@ -177,6 +177,8 @@ export class HostConsole {
       const known = orders.find((one) => one.id === order.id);
       const merged = { ...known, ...order };
       if (known && known.state !== "placed" && order.state === "placed") merged.state = known.state;
+      // A page of orders that was asked for before the push came after it.
+      if (known && known.updated_at > order.updated_at) Object.assign(merged, known);
       const next = known
         ? orders.map((one) => (one === known ? merged : one))
         : [merged, ...orders].slice(0, ORDERS_MAX);

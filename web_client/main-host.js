@@ -2,7 +2,8 @@
  * The host's console at /host: the composition root.
  *
  * `/host#link=…` signs in with a one-time link; the link leaves the address at once, so that it is
- * not in the history or on a screen that is shared. `/host#show=…` is a show's console.
+ * not in the history or on a screen that is shared. `/host#show=…` is a show's console; `#orders`
+ * (with `&of=` a show and `&order=` one of them), `#packing=…`, `#office` and `#webhooks` are the rest.
  */
 
 import * as api from "./api.js";
@@ -12,16 +13,22 @@ import { Refusal } from "./refusal.js";
 import * as storage from "./storage.js";
 import { html, render, useEffect, useMemo, useState } from "./vendor/preact-htm/standalone.module.js";
 import { ConsolePage } from "./views/console-page.js";
+import { HostFrame, PAGES } from "./views/host-frame.js";
 import { HostShows } from "./views/host-shows.js";
+import { OfficePage } from "./views/office-page.js";
+import { OrdersPage } from "./views/orders-page.js";
+import { PackingPage } from "./views/packing-page.js";
 import { SignIn } from "./views/sign-in.js";
 import { SpeechProvider } from "./views/speech.js";
+import { WebhooksPage } from "./views/webhooks-page.js";
 
 const hash = () => new URLSearchParams(location.hash.slice(1));
 
 /** @param {{link: string | null}} props */
 function HostApp({ link }) {
   const [who, setWho] = useState(storage.host());
-  const [show, setShow] = useState(hash().get("show"));
+  const [at, setAt] = useState(hash());
+  const show = at.get("show");
   const [refusal, setRefusal] = useState(/** @type {Refusal | null} */ (null));
   const [asking, setAsking] = useState(link !== null);
   const signedIn = (/** @type {any} */ found) => {
@@ -35,7 +42,7 @@ function HostApp({ link }) {
     setWho(null);
   };
   useEffect(() => {
-    const moved = () => setShow(hash().get("show"));
+    const moved = () => setAt(hash());
     globalThis.addEventListener("hashchange", moved);
     if (link !== null) {
       api
@@ -58,13 +65,32 @@ function HostApp({ link }) {
       onSignOut=${signOut}
     />`;
   }
-  return html`<${HostShows}
-    who=${who}
-    onOpen=${(/** @type {string} */ id) => {
-      location.hash = `show=${encodeURIComponent(id)}`;
-    }}
-    onSignOut=${signOut}
-  />`;
+  const page = PAGES.find((name) => name && at.has(name)) ?? "";
+  const go = (/** @type {Record<string, string>} */ to) => {
+    // "orders=&of=s1" reads as "orders&of=s1" in the address.
+    location.hash = new URLSearchParams(to).toString().replace(/=(?=&|$)/g, "");
+  };
+  const failed = (/** @type {Refusal} */ refusal) => (refusal.status === 401 ? signOut(refusal) : undefined);
+  const packing = at.get("packing");
+  const of = at.get("of") ?? "";
+  return html`<${HostFrame} who=${who} page=${packing ? "orders" : page} onSignOut=${signOut}>
+    ${packing
+      ? html`<${PackingPage} who=${who} show=${packing} />`
+      : page === "orders"
+        ? html`<${OrdersPage}
+            who=${who}
+            show=${of}
+            open=${at.get("order")}
+            onOpen=${(/** @type {string | null} */ order) => go({ orders: "", ...(of ? { of } : {}), ...(order ? { order } : {}) })}
+            onShow=${(/** @type {string} */ chosen) => go({ orders: "", ...(chosen ? { of: chosen } : {}) })}
+            onFailed=${failed}
+          />`
+        : page === "office"
+          ? html`<${OfficePage} who=${who} onOpen=${(/** @type {string} */ order) => go({ orders: "", order })} />`
+          : page === "webhooks"
+            ? html`<${WebhooksPage} who=${who} />`
+            : html`<${HostShows} who=${who} onOpen=${(/** @type {string} */ id) => go({ show: id })} onFailed=${failed} />`}
+  <//>`;
 }
 
 const link = hash().get("link");

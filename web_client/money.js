@@ -86,6 +86,31 @@ export function formatDate(atMs, language) {
 }
 
 /**
+ * "22 Nov, 14:05:09": for lines whose order matters; short, so always in 24 hours.
+ * @param {number} atMs
+ * @param {string} language
+ */
+export function formatMoment(atMs, language) {
+  return new Intl.DateTimeFormat(language, {
+    day: "numeric",
+    month: "short",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    hourCycle: "h23",
+  }).format(atMs);
+}
+
+/**
+ * Decimals of a currency: 2 for euro, 0 for yen.
+ * @param {string} currency
+ * @param {string} language
+ */
+export function currencyDigits(currency, language) {
+  return currencyFormat(language, currency).resolvedOptions().maximumFractionDigits ?? 2;
+}
+
+/**
  * A receipt as people read it to each other: epoch and number, "2·1,482".
  * @param {unknown} receipt
  * @param {string} language

@@ -182,6 +182,7 @@ export class Purchases {
     this.observable.change(({ orders }) => {
       const known = orders[order.id];
       if (known && known.state !== "placed" && order.state === "placed") return {};
+      if (known && known.updated_at > order.updated_at) return {};
       return { orders: { ...orders, [order.id]: { ...known, ...order } } };
     });
   }

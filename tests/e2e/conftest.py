@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.browser import LAUNCH_ARGUMENTS, find
 from tests.program import Program
@@ -24,6 +24,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "test-results"
 VIEW = {"width": 1280, "height": 800}
 ACTION_TIMEOUT_MS = 15_000
 """For a click to find its button: generous, since it is spent only by a failing test."""
+expect.set_options(timeout=ACTION_TIMEOUT_MS)
 FAILED = pytest.StashKey[bool]()
 
 

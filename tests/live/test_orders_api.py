@@ -15,8 +15,8 @@ from commerce.database_sql import Database
 from commerce.idempotency_sql import SqlIdempotency
 from commerce.money_schema_sql import hold_promise
 from commerce.order_states_sql import follow
+from commerce.people_sql import SqlPeople
 from commerce.schema_sql import (
-    customer_detail,
     payment,
     product,
     reservation,
@@ -68,11 +68,11 @@ async def counter(node: Node, sqlite_url: str) -> AsyncIterator[Counter]:
     async with httpx.AsyncClient(base_url=node.url, trust_env=False, timeout=60) as http:
         await node.app.shop.read()
         await node.app.shows.create(title="Tonight", id_="s1")
-        yield Counter(node, http, database, await _paid(database, node.app.now()))
+        yield Counter(node, http, database, await _paid(database, node.app.people, node.app.now()))
     await database.close()
 
 
-async def _paid(database: Database, now: int) -> str:
+async def _paid(database: Database, people: SqlPeople, now: int) -> str:
     """A paid order as the record writes it; its page at a provider is tested elsewhere."""
     async with database.begin() as conn:
         await conn.execute(update(shop).values(shipping_amount=400))
@@ -117,9 +117,7 @@ async def _paid(database: Database, now: int) -> str:
         )
         address = {"line1": "-1 Long Road", "city": "Wuhan", "postcode": "430000", "country": "CN"}
         detail = {"name": "@Li Wei", "email": "", "phone": "+86 1", "address": address}
-        await conn.execute(
-            insert(customer_detail).values(rid="r1", viewer="g_ada", detail=detail, updated_at=now)
-        )
+        await people.keep(conn, "g_ada", "r1", detail, now)
         sold = await reservations_sql.move(conn, "r1", HoldState.SOLD, now)
         assert sold is not None
         steps = await pricing_sql.fix_steps(conn, sold, 400, now)

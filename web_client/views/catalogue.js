@@ -147,6 +147,11 @@ export function StockRow({ host, sku, left, disabled }) {
       here = false;
     };
   }, [sku.sku, left]);
+  // Said here, beside the number that it is about, and not above the whole console as well.
+  const refused = (/** @type {any} */ error) => {
+    host.observable.change({ refusal: null });
+    setRefusal(error);
+  };
   const adjust = async (/** @type {number} */ sign) => {
     const units = Math.round(Number(amount));
     if (!(units > 0)) return;
@@ -154,7 +159,7 @@ export function StockRow({ host, sku, left, disabled }) {
     try {
       setRow({ ...row, ...(await host.act("adjust_stock", { sku: sku.sku, delta: sign * units })) });
     } catch (error) {
-      setRefusal(error);
+      refused(error);
     }
   };
   const [lower, setLower] = useState(/** @type {number | null} */ (null));
@@ -166,17 +171,17 @@ export function StockRow({ host, sku, left, disabled }) {
       const params = { sku: sku.sku, on_hand: units, expected: row.on_hand, ...(drain ? { drain } : {}) };
       setRow({ ...row, ...(await host.act("set_stock", params)) });
     } catch (error) {
-      const refused = /** @type {any} */ (error);
-      setRefusal(refused);
-      if (refused.code === "stock_held") setLower(units);
-      if (refused.code === "stock_changed") setRow({ ...row, ...refused.details });
+      const why = /** @type {any} */ (error);
+      refused(why);
+      if (why.code === "stock_held") setLower(units);
+      if (why.code === "stock_changed") setRow({ ...row, ...why.details });
     }
   };
   const keep = async () => {
     try {
       setRow({ ...row, ...(await host.act("cancel_drain", { sku: sku.sku })) });
     } catch (error) {
-      setRefusal(error);
+      refused(error);
     }
   };
   return html`

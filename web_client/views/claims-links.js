@@ -5,6 +5,7 @@
 
 import { html, useEffect, useState } from "../vendor/preact-htm/standalone.module.js";
 import * as api from "../api.js";
+import { save as saveFile } from "../save.js";
 import { useSpeech } from "./speech.js";
 
 /** Pace of asking who is limited, milliseconds. */
@@ -24,12 +25,7 @@ export function ClaimsLinks({ token, drop }) {
   };
   const save = () =>
     attempt(async () => {
-      const address = URL.createObjectURL(await api.claimsFile(token, drop));
-      const link = document.createElement("a");
-      link.href = address;
-      link.download = `claims-${drop}.csv`;
-      link.click();
-      URL.revokeObjectURL(address);
+      saveFile(await api.claimsFile(token, drop), `claims-${drop}.csv`);
     });
   const check = () => attempt(async () => setReport(await api.checkClaims(token, drop)));
   return html`<div class="drop-claims">

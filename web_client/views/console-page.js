@@ -106,7 +106,7 @@ export function ConsolePage({ host, onLeave, onSignOut }) {
           />
         </div>
         <div class="column column-people">
-          <${OrdersPanel} orders=${view.orders} fresh=${view.fresh} />
+          <${OrdersPanel} host=${host} orders=${view.orders} fresh=${view.fresh} />
           <section class="panel host-chat" aria-label=${t("chat")}>
             <header class="panel-head"><h2>${t("chat")}</h2></header>
             <${ChatList}

@@ -5,6 +5,7 @@ import { formatCountdown } from "../money.js";
 import { useTicks } from "../observable.js";
 import { drops, phase } from "../offers.js";
 import { Picture } from "./picture.js";
+import { DiscountLine } from "./discount-line.js";
 import { ClaimsLinks, LimitedViewers } from "./claims-links.js";
 import { Left } from "./product-card.js";
 import { useSpeech } from "./speech.js";
@@ -50,6 +51,7 @@ export function DropsPanel({ host, room, disabled }) {
                   </li>`,
                 )}
               </ul>
+              <${DiscountLine} token=${host.who.token} drop=${drop} editable=${at !== "closed" && !disabled} />
             </div>
             <${ClaimsLinks} token=${host.who.token} drop=${drop.id} />
             ${at !== "closed" &&

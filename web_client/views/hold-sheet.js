@@ -23,9 +23,9 @@ const LONG_MS = 20_000;
 
 /**
  * @param {{hold: any, order: any, returned: "" | "done" | "back", declined: boolean, holdS: number | null,
- *   viewer: import("../viewer.js").Viewer, onClose: () => void}} props `returned`: back from the provider's page
+ *   viewer: import("../viewer.js").Viewer, onOrder: (id: string) => void, onClose: () => void}} props `returned`: back from the provider's page
  */
-export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onClose }) {
+export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onOrder, onClose }) {
   const { t, language, say } = useSpeech();
   const [busy, setBusy] = useState(/** @type {"" | "paying" | "cancelling"} */ (""));
   const [refusal, setRefusal] = useState(/** @type {Refusal | null} */ (null));
@@ -88,7 +88,10 @@ export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onCl
         html`<div class=${`hold-end hold-end-${state}`}>
           <span class="mark"><${Icon} name=${state === "sold" ? "check" : "clock"} /></span>
           <p>${t(`hold.${state}`)}</p>
-          ${order && html`<p class="order-number">${t("order.number", { id: shortId(order.id) })}</p>`}
+          ${order &&
+          html`<button type="button" class="link-button" data-testid="hold-order" onClick=${() => onOrder(order.id)}>
+            ${t("hold.see_order", { id: shortId(order.id) })}
+          </button>`}
         </div>`}
         <${Lines} lines=${hold.lines} total=${order?.total ?? hold.total} shipping=${order?.shipping} />
         ${["held", "paying"].includes(state) && html`<${LapseRule} lapses=${hold.lapses ?? 0} />`}

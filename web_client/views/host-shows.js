@@ -5,18 +5,18 @@ import * as api from "../api.js";
 import { formatDate } from "../money.js";
 import { Refusal } from "../refusal.js";
 import { ImportForm } from "./import-form.js";
-import { LanguageSwitch, useSpeech } from "./speech.js";
+import { useSpeech } from "./speech.js";
 import { StateBadge } from "./top-bar.js";
 
-/** @param {{who: any, onOpen: (show: string) => void, onSignOut: (refusal?: Refusal) => void}} props */
-export function HostShows({ who, onOpen, onSignOut }) {
+/** @param {{who: any, onOpen: (show: string) => void, onFailed: (refusal: Refusal) => void}} props `onFailed`: the sign-in has ended */
+export function HostShows({ who, onOpen, onFailed }) {
   const { t, say, language } = useSpeech();
   const [shows, setShows] = useState(/** @type {any[] | null} */ (null));
   const [refusal, setRefusal] = useState(/** @type {Refusal | null} */ (null));
   const [busy, setBusy] = useState(false);
   const failed = (/** @type {unknown} */ error) => {
     const wrong = error instanceof Refusal ? error : new Refusal("unknown");
-    if (wrong.status === 401) onSignOut(wrong);
+    if (wrong.status === 401) onFailed(wrong);
     else setRefusal(wrong);
   };
   const look = () => api.shows(who.token).then(setShows, failed);
@@ -40,17 +40,7 @@ export function HostShows({ who, onOpen, onSignOut }) {
     setBusy(false);
   };
   return html`
-    <main class="host-home">
-      <header class="host-bar">
-        <span class="brand"><img src="/static/favicon.svg" alt="" width="32" height="32" />Vitrine</span>
-        <span class="grow"></span>
-        <span class="who">${who.name}</span>
-        <${LanguageSwitch} />
-        <button type="button" class="chip-button" data-testid="sign-out" onClick=${() => onSignOut()}>
-          ${t("host.sign_out")}
-        </button>
-      </header>
-      ${refusal && html`<p class="trouble" role="alert" data-testid="host-trouble">${say(refusal)}</p>`}
+      ${refusal && html`<p class="trouble host-trouble" role="alert" data-testid="host-trouble">${say(refusal)}</p>`}
       <div class="host-home-grid">
         <section class="panel">
           <h2>${t("host.shows")}</h2>
@@ -89,6 +79,5 @@ export function HostShows({ who, onOpen, onSignOut }) {
           <${ImportForm} who=${who} onFailed=${failed} />
         </div>
       </div>
-    </main>
   `;
 }

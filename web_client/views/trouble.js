@@ -11,9 +11,11 @@ export function Trouble({ press, notice, onAgain, onDismiss }) {
   const { t, say, language } = useSpeech();
   const refused = press?.state === "refused" || press?.state === "undecided" ? press : null;
   if (!refused && !notice) return null;
+  // The one notice that is good news must not look like a refusal.
+  const good = !refused && notice.key === "wait.offered";
   const claim = formatClaim(refused?.refusal?.details.receipt, language);
   return html`
-    <div class="trouble" role="alert" data-testid="trouble" data-code=${refused?.refusal?.code ?? ""}>
+    <div class=${`trouble ${good ? "trouble-good" : ""}`} role="alert" data-testid="trouble" data-code=${refused?.refusal?.code ?? ""}>
       <span>${refused ? say(refused.refusal) : t(notice.key, notice.values)}${claim &&
       html` <small data-testid="claim">${t("buy.claim", { claim })}</small>`}</span>
       ${refused?.state === "undecided" &&

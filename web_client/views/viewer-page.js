@@ -17,6 +17,7 @@ import { ConnectionBanner } from "./connection-banner.js";
 import { HoldSheet } from "./hold-sheet.js";
 import { Icon } from "./icon.js";
 import { LikeButton } from "./like-button.js";
+import { MyOrder } from "./my-order.js";
 import { NameSheet } from "./name-sheet.js";
 import { ProductCard } from "./product-card.js";
 import { PurchasesSheet } from "./purchases-sheet.js";
@@ -26,7 +27,7 @@ import { TopBar } from "./top-bar.js";
 import { Trouble } from "./trouble.js";
 import { WaitBox } from "./wait-box.js";
 
-/** @typedef {{name: "buy", product: string} | {name: "hold", rid: string} | {name: "purchases"} | {name: "name"} | null} Sheet */
+/** @typedef {{name: "buy", product: string} | {name: "hold", rid: string} | {name: "purchases"} | {name: "order", id: string} | {name: "name"} | null} Sheet */
 
 /** @param {{viewer: import("../viewer.js").Viewer, returned: {rid: string | null, done: boolean}}} props `returned`: from the provider's page */
 export function ViewerPage({ viewer, returned: back }) {
@@ -92,7 +93,7 @@ export function ViewerPage({ viewer, returned: back }) {
   const sheetOffer = sheet?.name === "buy" ? all.find((one) => one.product === sheet.product) : null;
   const waitable =
     offer && ["sold_out", "raffle"].includes(offerPhase(offer, now()))
-      ? offer.items.find((item) => item.drop)
+      ? offer.items.find((item) => item.drop && !openHolds.some((hold) => hold.lines.some((/** @type {any} */ line) => line.sku === item.sku)))
       : null;
   const waitBox = (/** @type {any} */ item, quantity = 1) =>
     html`<${WaitBox}
@@ -189,14 +190,27 @@ export function ViewerPage({ viewer, returned: back }) {
         declined=${Boolean(view.payments[current.rid])}
         holdS=${room.facts[`drop:${current.drop}`]?.hold_s ?? null}
         viewer=${viewer}
+        onOrder=${(/** @type {string} */ id) => open({ name: "order", id })}
         onClose=${close}
       />`}
       ${sheet?.name === "purchases" &&
       html`<${PurchasesSheet}
+        viewer=${viewer}
         holds=${Object.values(holds)}
         orders=${Object.values(orders)}
         now=${now}
         onOpen=${(/** @type {string} */ rid) => open({ name: "hold", rid })}
+        onOrder=${(/** @type {string} */ id) => open({ name: "order", id })}
+        onClose=${close}
+      />`}
+      ${sheet?.name === "order" &&
+      html`<${MyOrder}
+        key=${sheet.id}
+        viewer=${viewer}
+        id=${sheet.id}
+        known=${orders[sheet.id]}
+        claim=${holds[orders[sheet.id]?.rid]?.receipt}
+        onBack=${() => open({ name: "purchases" })}
         onClose=${close}
       />`}
       ${sheet?.name === "name" &&

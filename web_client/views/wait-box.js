@@ -59,7 +59,7 @@ export function WaitBox({ item, quantity = 1, count, now, viewer }) {
       data-testid="stop-waiting"
       onClick=${() => run(viewer.waits.leave(entry.rid))}
     >
-      ${t("wait.leave")}
+      ${t(entry.state === "entered" ? "raffle.leave" : "wait.leave")}
     </button>
   </div>`;
 }
