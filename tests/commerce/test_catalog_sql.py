@@ -123,7 +123,7 @@ async def test_a_product_comes_back_as_it_was_put(catalog: SqlCatalog) -> None:
 async def test_a_new_sku_begins_with_no_units(catalog: SqlCatalog, database: Database) -> None:
     await catalog.put(cup())
     stock = await rows(database, tables.sku_stock, tables.sku_stock.c.sku)
-    assert [tuple(row) for row in stock] == [("CUP-L", 0, 0, 0), ("CUP-S", 0, 0, 0)]
+    assert [tuple(row) for row in stock] == [("CUP-L", 0, 0, 0, 0), ("CUP-S", 0, 0, 0, 0)]
     assert await rows(database, tables.stock_ledger) == []
 
 
