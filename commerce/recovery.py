@@ -7,7 +7,7 @@ of each that this database does not know:
     paid, units are there   reservation, payment, order and ledger are made anew
     paid, no unit is left   the money goes back by itself (or is let go, if it was only reserved)
     paid and given back     nothing is owed to anybody, nothing is made
-    given back in part      left to a person: `reconcile` lists it until somebody has decided
+    the same, in part       left to a person: `reconcile` lists it until somebody has decided
     refunds of what we know are counted, so that nobody is given the same money twice
 
 It must not know SQL or the SDK. Every step may be repeated and may run on several nodes at once:
@@ -121,16 +121,16 @@ class Recovery:
             return
         if seen.captured and back >= seen.captured:
             return
-        if back:
-            _log.error("payment %s was given back in part before the loss", seen.payment)
-            done.by_hand += 1
-            return
         terms = snapshot.read(seen.about)
         if terms is None:
             _log.error("payment %s at the provider does not say what was bought", seen.payment)
             done.without_terms += 1
             return
         try:
+            if back and not await self._record.in_stock(terms):
+                _log.error("payment %s was given back in part, and no unit is left", seen.payment)
+                done.by_hand += 1
+                return
             if seen.intent_status == "requires_capture" and await self._record.in_stock(terms):
                 await self._capture(seen)
             if await self._record.rebuild(terms, seen, self._clock()):

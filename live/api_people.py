@@ -5,16 +5,19 @@ letter, a phone call). What is held and how it is forgotten is `commerce.people`
 """
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec import Struct
 
 from commerce.people import People
+from live.codes import refuse
 from live.http import Call, Route
 
 log = logging.getLogger(__name__)
 
+PERSON: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 UNDER_WAY: Final = ("orders_under_way",)
 
 
@@ -49,7 +52,7 @@ class PeopleApi:
                   self.erase_me, None, who="somebody", status=204, key="optional",
                   codes=UNDER_WAY, tag="people"),
             Route("GET", person + "/data", "get_data", "Everything held about a person.",
-                  self.theirs, Held, who="host", tag="people"),
+                  self.theirs, Held, who="host", codes=("bad_params",), tag="people"),
             Route("POST", person + "/erasure", "erase_person", "Forget a person.",
                   self.erase, None, who="host", body=ErasureBody, status=204, key="optional",
                   codes=UNDER_WAY, tag="people"),
@@ -65,11 +68,19 @@ class PeopleApi:
 
     async def theirs(self, call: Call) -> Held:
         """For a person who asks by another way."""
+        _person(call)
         log.info("%s looked at what is held about %s", call.me.id, call.path["person"])
         return Held(**await self._people.export(call.path["person"]))
 
     async def erase(self, call: Call) -> None:
         """The same with a host's judgement."""
         body: ErasureBody = call.body
+        _person(call)
         log.info("%s had %s forgotten", call.me.id, call.path["person"])
         await self._people.erase(call.path["person"], self._clock(), force=body.force)
+
+
+def _person(call: Call) -> None:
+    """Raises `Rejected` (bad_params) for what cannot be anybody's id."""
+    if PERSON.fullmatch(call.path["person"]) is None:
+        raise refuse("bad_params", field="person")

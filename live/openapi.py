@@ -102,9 +102,12 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 def _query_schema(type_: Any) -> dict[str, Any]:
     """A query parameter that may be left out is not one that may be null."""
     schema: dict[str, Any] = msgspec.json.schema(type_)
+    named = schema.pop("$defs", {})
     if "anyOf" in schema:
         kept = [part for part in schema["anyOf"] if part.get("type") != "null"]
-        return kept[0] if len(kept) == 1 else {"anyOf": kept}
+        schema = kept[0] if len(kept) == 1 else {"anyOf": kept}
+    if "$ref" in schema:
+        schema = named[schema["$ref"].rpartition("/")[2]]
     return schema
 
 

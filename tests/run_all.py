@@ -17,15 +17,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI") == "true"
-STEP_TIMEOUT_S = 1500
-SECOND_LANE = ("tests/commerce", "tests/e2e")
-"""Half of the tests by time; the first lane takes all others, so no folder can be forgotten."""
+STEP_TIMEOUT_S = 2400
+FOLDERS = ("commerce", "live", "loadtests", "realtime", "e2e")
+"""Each is a step, the longest first; one more takes all others, so no folder can be forgotten."""
+CACHE = ".pytest_cache"
+LANES = 2
+"""As many as CI has cores; a lane that is done takes the next step."""
 NO_TESTS = 5
 CLOSING = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s.*$")
 NODE_COUNT = re.compile(r"^[#ℹ] (pass|fail|skipped) (\d+)$")
@@ -76,7 +81,7 @@ def run(step: Step) -> Step:
     with process:
         assert process.stdout is not None
         for line in process.stdout:
-            say(f"{step.name:>10} │ {line.rstrip()}")
+            say(f"{step.name:>16} │ {line.rstrip()}")
             note_counts(step, COLOURS.sub("", line.rstrip()))
         code = process.wait()
     limit.cancel()
@@ -133,23 +138,34 @@ def node_step() -> Step:
 
 
 def pytest_steps(quick: bool) -> list[Step]:
-    second = [folder for folder in SECOND_LANE if (ROOT / folder).is_dir()]
-    first = ["tests", *(f"--ignore={folder}" for folder in second)]
+    folders = [folder for folder in FOLDERS if (ROOT / "tests" / folder).is_dir()]
+    rest = ["tests", *(f"--ignore=tests/{folder}" for folder in folders)]
     chosen = ["-m", "not browser and not slow"] if quick else []
     return [
-        Step(name, tool("pytest", *where, *chosen, "-o", f"cache_dir=.pytest_cache/{name}"))
-        for name, where in (("pytest-1", first), ("pytest-2", second))
-        if where
+        Step(
+            f"pytest {name}",
+            tool("pytest", *where, *chosen, "-o", f"cache_dir=.pytest_cache/{name}"),
+        )
+        for name, where in (*((folder, [f"tests/{folder}"]) for folder in folders), ("rest", rest))
     ]
 
 
-def lane(steps: list[Step]) -> None:
+def lane(steps: Iterable[Step]) -> None:
     for step in steps:
         if step.command and not _stopping.is_set():
             run(step)
 
 
-def in_lanes(*lanes: list[Step]) -> None:
+def _taken(waiting: "deque[Step]") -> Iterator[Step]:
+    """The next step that no lane has taken, as long as there is one."""
+    while True:
+        try:
+            yield waiting.popleft()
+        except IndexError:
+            return
+
+
+def in_lanes(*lanes: Iterable[Step]) -> None:
     """Run lanes side by side. Steps have sessions of their own, so Ctrl-C is passed on here."""
     with ThreadPoolExecutor(len(lanes)) as pool:
         try:
@@ -179,7 +195,7 @@ def summary(steps: list[Step], seconds: float) -> bool:
             total[word] = total.get(word, 0) + number
         counts = ", ".join(f"{number} {word}" for word, number in step.counts.items() if number)
         verdict = "ok" if step.ok else "FAILED"
-        print(f"{step.name:<10} {verdict:<7} {step.seconds:>6.1f} s  {step.note or counts}")
+        print(f"{step.name:<16} {verdict:<7} {step.seconds:>6.1f} s  {step.note or counts}")
     print("─" * 72)
     for step in steps:
         if step.closing:
@@ -199,7 +215,8 @@ def main(arguments: list[str]) -> int:
     style, node, tests = checks(), node_step(), pytest_steps(quick)
     try:
         in_lanes(style, [node])
-        in_lanes(*([step] for step in tests))
+        waiting = deque(tests)
+        in_lanes(*(_taken(waiting) for _ in range(LANES)))
     except KeyboardInterrupt:
         say("stopped")
         return 130

@@ -14,7 +14,7 @@ import pytest
 
 from tests.program import Program
 
-EXAMPLES = 15
+EXAMPLES = 5
 SEED = 20261122
 CHECKS = ",".join(
     (
