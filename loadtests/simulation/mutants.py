@@ -121,13 +121,16 @@ MUTANTS: Final[dict[str, tuple[Piece, ...]]] = {
     "answer_before_commit": (
         Piece(
             "commerce/record_sql.py",
-            '            self._crash_point("record:before_commit")\n'
-            '        self._crash_point("record:after_commit")\n'
-            "        return outcomes\n\n",
-            "            self._early = outcomes\n"
-            '            self._crash_point("record:before_commit")\n'
-            '        self._crash_point("record:after_commit")\n'
-            "        return outcomes\n\n",
+            "                lambda conn: _write(conn, epoch, winners, now),\n",
+            "                lambda conn: _early(self, _write(conn, epoch, winners, now)),\n",
+        ),
+        Piece(
+            "commerce/record_sql.py",
+            "async def _write(\n",
+            "async def _early(self, work):\n"
+            "    self._early = await work\n"
+            "    return self._early\n\n\n"
+            "async def _write(\n",
         ),
         Piece(
             "commerce/record_sql.py",
