@@ -4,10 +4,11 @@ Responsible for sealing and opening text under a key that belongs to one person,
 those keys under the shop's master key. It must not know tables, nor what the text says.
 
 Each person has a key of their own (AES-256-GCM, from `cryptography`), stored wrapped. Destroying it
-makes everything sealed under it unreadable, also in every copy of the database that was ever made:
-that is how a person is erased from backups that nobody will edit. The place a text was sealed for
-(table, person, row) is authenticated with it, so a sealed text that was copied to another row
-does not open.
+makes everything sealed under it unreadable in this database and in copies made afterwards. A copy
+made before holds the wrapped key too: whoever has it and the master can open it, so it is the list
+of erasures (`people`) that makes a restored copy forget, and old copies have to be thrown away. The
+place a text was sealed for (table, person, row) is authenticated with it, so a sealed text that was
+copied to another row does not open.
 
 Several masters may be given: the first one wraps, all of them unwrap, so that a master can be
 changed while the shop is open.

@@ -175,7 +175,7 @@ def person_erase(
     force: Annotated[bool, typer.Option(help="Also while an order is under way.")] = False,
     data: Data = None,
 ) -> None:
-    """Forget a person: their key is destroyed, in every copy of the database as well."""
+    """Forget a person: their key is destroyed here, and again in a copy that is restored."""
     run(_person_erase(settings_of(data=data), person, force=force))
 
 
