@@ -78,6 +78,9 @@ class Gatekeeper:
     async def call(self, ask: Callable[[int], Awaitable[R]]) -> R:
         """Asks under the present epoch; heals and asks again when fenced.
 
+        `ask` looks at the clock itself: healing may take a second, and what the gate decides after
+        it must not be dated before it.
+
         Raises GateUnavailable (at once while it is away), Unavailable when healing needs the
         record and that is away.
         """

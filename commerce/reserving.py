@@ -180,7 +180,7 @@ class Reserving:
         self._crash_point("reserve:before_gate")
         try:
             decisions, levels = await self._keeper.call(
-                lambda epoch: self._keeper.gate.reserve(epoch, asks, now)
+                lambda epoch: self._keeper.gate.reserve(epoch, asks, self._clock())
             )
         except GateUnavailable:
             await self._without_gate(cases)
@@ -342,12 +342,12 @@ class Reserving:
 
     async def _tell(self, epoch: int, durable: list[str], ended: list[tuple[str, End]]) -> None:
         """Tells the gate; if that fails it is rebuilt or asks again, and the record stands."""
-        gate, now = self._keeper.gate, self._clock()
+        gate = self._keeper.gate
         try:
             if durable:
-                await gate.mark(epoch, durable, now)
+                await gate.mark(epoch, durable, self._clock())
             if ended:
-                self._board.learn(await gate.release(epoch, ended, now))
+                self._board.learn(await gate.release(epoch, ended, self._clock()))
         except (Fenced, GateUnavailable):
             pass
 

@@ -131,32 +131,32 @@ class Upkeep:
         facts = await self._facts.for_gate(RELAY_MAX)
         if not facts:
             return False
-        gate, now = self._keeper.gate, self._clock()
+        gate = self._keeper.gate
         ends = [_end(fact) for fact in facts if fact.topic == "hold"]
         known = [(rid, how) for rid, how in ends if how is not None]
         changes = [_change(fact) for fact in facts if fact.topic == "stock"]
         closed = [fact.key for fact in facts if fact.topic == "drop"]
         if known:
-            self._board.learn(await gate.release(epoch, known, now))
+            self._board.learn(await gate.release(epoch, known, self._clock()))
         if changes:
-            self._board.learn(await gate.adjust(epoch, changes, now))
-        await self._relay_waits(facts, epoch, now)
+            self._board.learn(await gate.adjust(epoch, changes, self._clock()))
+        await self._relay_waits(facts, epoch)
         if closed:
-            self._board.learn(await gate.close_drops(epoch, closed, now))
+            self._board.learn(await gate.close_drops(epoch, closed, self._clock()))
         self._crash_point("relay:after_gate")
         await self._facts.gate_done([fact.id for fact in facts], epoch, self._clock())
         return len(facts) == RELAY_MAX
 
-    async def _relay_waits(self, facts: Sequence[Fact], epoch: int, now: int) -> None:
+    async def _relay_waits(self, facts: Sequence[Fact], epoch: int) -> None:
         """Who waits and who does so no more, whatever the one who wrote it could still tell."""
         told = {fact.key: fact for fact in facts if fact.topic == "wait"}  # the last word counts
         joined = [_waiting(fact) for fact in told.values() if fact.payload["state"] == "waiting"]
         gone = [fact.key for fact in told.values() if fact.payload["state"] != "waiting"]
         gate = self._keeper.gate
         if joined:
-            self._board.learn(await gate.enqueue(epoch, joined, now))
+            self._board.learn(await gate.enqueue(epoch, joined, self._clock()))
         if gone:
-            self._board.learn(await gate.dequeue(epoch, gone, now))
+            self._board.learn(await gate.dequeue(epoch, gone, self._clock()))
 
     async def _present(self, epoch: int) -> int:
         """The epoch, if the gate still answers under it."""
@@ -173,7 +173,7 @@ class Upkeep:
             lambda epoch: self._keeper.gate.orphans(epoch, now, REAP_MAX)
         )
         if not orphans:
-            await self._keeper.call(lambda epoch: self._keeper.gate.trim(epoch, now))
+            await self._keeper.call(lambda epoch: self._keeper.gate.trim(epoch, self._clock()))
             return False
         states = await self._record.tombstone(orphans, now)
         self._crash_point("reap:after_commit")
@@ -185,9 +185,9 @@ class Upkeep:
         ]
         gate, epoch = self._keeper.gate, orphans[0].epoch
         if durable:
-            await gate.mark(epoch, durable, now)
+            await gate.mark(epoch, durable, self._clock())
         if ends:
-            self._board.learn(await gate.release(epoch, ends, now))
+            self._board.learn(await gate.release(epoch, ends, self._clock()))
         return len(orphans) == REAP_MAX
 
     async def watch(self) -> bool:

@@ -180,7 +180,8 @@ class Waitlist:
         self._crash_point("wait:after_commit")
         if waiter.state is WaitState.WAITING:
             await self._tell(
-                lambda epoch: self._keeper.gate.enqueue(epoch, [waiter.queued], now), wait.sku
+                lambda epoch: self._keeper.gate.enqueue(epoch, [waiter.queued], self._clock()),
+                wait.sku,
             )
         return waiter
 
@@ -190,7 +191,9 @@ class Waitlist:
         waiter = await self._waits.leave(viewer, rid, now)
         self._crash_point("wait:after_commit")
         if waiter.state is WaitState.LEFT:
-            await self._tell(lambda epoch: self._keeper.gate.dequeue(epoch, [rid], now), waiter.sku)
+            await self._tell(
+                lambda epoch: self._keeper.gate.dequeue(epoch, [rid], self._clock()), waiter.sku
+            )
         return waiter
 
     async def of_viewers(self, viewers: Sequence[str]) -> dict[str, list[Waiter]]:
@@ -214,10 +217,10 @@ class Waitlist:
 
     async def work_off(self) -> bool:
         """Makes durable what the gate has given to those who wait; whether there may be more."""
-        now, gate = self._clock(), self._keeper.gate
+        gate = self._keeper.gate
 
         async def look(epoch: int) -> tuple[int, list[Offer]]:
-            offers, levels = await gate.offers(epoch, now, OFFER_MAX)
+            offers, levels = await gate.offers(epoch, self._clock(), OFFER_MAX)
             self._board.learn(levels)
             return epoch, offers
 
@@ -225,7 +228,7 @@ class Waitlist:
         if not offers:
             return False
         self._crash_point("offer:after_gate")
-        outcomes = await self._waits.offer(epoch, offers, now)
+        outcomes = await self._waits.offer(epoch, offers, self._clock())
         self._crash_point("offer:after_commit")
         durable: list[str] = []
         ended: list[tuple[str, End]] = []
@@ -237,11 +240,11 @@ class Waitlist:
             else:
                 ended.append((rid, end_of(outcome)))
         if durable:
-            await gate.mark(epoch, durable, now)
+            await gate.mark(epoch, durable, self._clock())
         if ended:
-            self._board.learn(await gate.release(epoch, ended, now))
+            self._board.learn(await gate.release(epoch, ended, self._clock()))
         done = [*durable, *(rid for rid, _how in ended)]
-        self._board.learn(await gate.dequeue(epoch, done, now))
+        self._board.learn(await gate.dequeue(epoch, done, self._clock()))
         self._crash_point("offer:after_mark")
         return len(offers) == OFFER_MAX
 
@@ -260,7 +263,9 @@ class Waitlist:
         ended = await self._waits.end_lists(now, END_MAX)
         if ended:
             self._board.learn(
-                await self._keeper.call(lambda epoch: self._keeper.gate.dequeue(epoch, ended, now))
+                await self._keeper.call(
+                    lambda epoch: self._keeper.gate.dequeue(epoch, ended, self._clock())
+                )
             )
         return len(ended) >= END_MAX
 

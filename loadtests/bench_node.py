@@ -29,6 +29,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from live import collector
 from live.counters import Counters as Numbers
 from live.data_folder import DataFolder
 from live.engines import EmbeddedValkey, find_valkey
@@ -39,6 +40,7 @@ from loadtests.vitals import percentile, raise_file_limit, rss_bytes
 from realtime.audience_redis import RedisAudience
 from realtime.broker_redis import RedisBroker, connect
 from realtime.connection import Connection
+from realtime.crowd import new_loop
 from realtime.errors import BrokerUnavailable
 from realtime.hub import Hub
 from realtime.socket import EXTENSION, Socket
@@ -314,7 +316,9 @@ def main(arguments: list[str]) -> None:
     if options["compose"] == "product":
         run_product(fd, options)
     else:
-        asyncio.run(run_hub(fd, options))
+        collector.tune()  # as the product's, and on its loop
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(run_hub(fd, options))
 
 
 if __name__ == "__main__":

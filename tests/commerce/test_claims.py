@@ -64,6 +64,28 @@ async def test_the_time_of_the_press_is_when_it_came_not_when_it_was_decided(sho
         assert (found.pressed_at, found.decided_at) == (pressed_at, pressed_at + 70)
 
 
+async def test_a_press_that_waited_for_a_rebuild_is_dated_after_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.add_skus({"A": 1})
+    async with shop.node() as node:
+        await node.checkout.open_drop(shop.drop(("A", None)))
+        keeper, move_on = node.checkout.keeper, node.record.next_epoch
+        await move_on(keeper.epoch, keeper.epoch + 1)
+        keeper.refused(keeper.epoch)
+
+        async def slowly(current: int, floor: int) -> int | None:
+            shop.clock.advance(3_000)
+            return await move_on(current, floor)
+
+        monkeypatch.setattr(node.record, "next_epoch", slowly)
+        await node.buy("r1", "v1")
+        found = [claim for claim in await claims(shop, node) if claim.epoch == keeper.epoch]
+        assert [claim.verdict for claim in found] == [Kind.LOADED, Kind.WON]
+        assert found[0].decided_at <= found[1].decided_at
+        assert judged(found).ok
+
+
 async def test_presses_that_the_flag_answers_are_counted_without_numbers(shop: Shop) -> None:
     await shop.add_skus({"A": 1})
     async with shop.node() as node:

@@ -13,6 +13,7 @@ from realtime.broker import Chat, Control, Direct, Gauge, State, Tally
 from realtime.broker_redis import RedisBroker, connect
 from realtime.cluster_redis import Cluster, ClusterUrl, scheme_found
 from realtime.errors import BrokerUnavailable
+from realtime.lanes import SNAPSHOT_COMMENTS_MAX
 from tests.realtime.kit import Node, Viewer, new_id, node, until, viewer
 from tests.realtime.test_recovery_law import story
 from tests.valkey_cluster import Master, ValkeyCluster
@@ -290,9 +291,10 @@ async def test_a_room_whose_slot_moves_is_followed_with_a_new_epoch(cluster, pre
             asyncio.to_thread(cluster.migrate, f"{prefix}:{{{room}}}", target)
         )
         sent = 0
-        while not moving.done():
+        while not moving.done() and sent < SNAPSHOT_COMMENTS_MAX - 11:  # all fit a new snapshot
             await publish_until_it_works(nodes[sent % 2], room, Chat(sent, new_id()))
             sent += 1
+            await asyncio.wait({moving}, timeout=0.01)
         await moving
         for n in range(sent, sent + 10):
             await publish_until_it_works(nodes[n % 2], room, Chat(n, new_id()))
