@@ -181,6 +181,12 @@ if hasattr(select, "epoll"):
         def __init__(self) -> None:
             self.selector = CrowdSelector()
             super().__init__(self.selector)
+            self._ready: deque[asyncio.Handle]  # of the base class
+
+        @property
+        def idle(self) -> bool:
+            """Whether nothing that this turn has brought is still to be run."""
+            return not self._ready
 
 
 def _whole_ms(timeout: float | None) -> float:
@@ -202,6 +208,14 @@ def new_loop() -> asyncio.AbstractEventLoop:
     if hasattr(select, "epoll"):
         return CrowdLoop()
     return asyncio.new_event_loop()
+
+
+def loop_idle() -> bool:
+    """Whether this turn of the running loop has nothing else to do. False: it does not say."""
+    if not hasattr(select, "epoll"):
+        return False
+    loop = asyncio.get_running_loop()
+    return isinstance(loop, CrowdLoop) and loop.idle
 
 
 def crowd_waits() -> bool:

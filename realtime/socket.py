@@ -26,6 +26,23 @@ CLOSE_TIMEOUT_S: Final = 5.0
 """How long a closing handshake may take before the socket is aborted."""
 
 
+class Losses:
+    """Counts how often any socket of this process lost its `direct`, so that many can be packed.
+
+    A list of `direct`s may be used as long as `count` is what it was when the list was made: a
+    congested socket's would overtake what waits in it.
+    """
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+LOSSES: Final = Losses()
+"""Raised by every adapter, each time it sets a `direct` to None."""
+
+
 class SocketListener(Protocol):
     """Who is told what happens on a socket; called on the event loop, must not raise or wait."""
 
@@ -50,7 +67,8 @@ class Socket(Protocol):
     """The kernel's own send while nothing waits and the socket is open, else None.
 
     For the fan-out's hot loop alone, which saves a Python call per socket (0.2 of 7 µs). Who calls
-    it must hand what it did not take, or what it raised, to `unsent`; otherwise use `write`.
+    it must hand what it did not take, or what it raised, to `unsent`; otherwise use `write`. It may
+    be kept while `LOSSES` counts no more.
     """
     quiet: int
     """Raised by whoever watches for silence; set to 0 by any bytes that arrive, pongs too."""

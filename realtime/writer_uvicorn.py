@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from realtime.socket import DIRECT_BUFFER_BYTES_MAX, SocketListener
+from realtime.socket import DIRECT_BUFFER_BYTES_MAX, LOSSES, SocketListener
 from realtime.wire import ready_frame
 
 READ_BYTES: Final = 4096
@@ -139,11 +139,13 @@ class UvicornSocket:
         """Nothing more is to be written."""
         self._open = False
         self.direct = None
+        LOSSES.count += 1
 
     def paused(self) -> None:
         """A byte could not be sent."""
         self._paused = True
         self.direct = None
+        LOSSES.count += 1
 
     def resumed(self) -> None:
         """All bytes were sent."""

@@ -4,8 +4,9 @@ from typing import Any, ClassVar
 
 from realtime import fanout
 from realtime.counters import Counters
-from realtime.fanout import FanOut, Turns
+from realtime.fanout import Crowd, FanOut, Turns
 from realtime.lanes import Mark
+from realtime.socket import LOSSES
 from tests.realtime.kit import until
 
 MARK = Mark(0, 0, 0, 0)
@@ -29,6 +30,23 @@ class Slow:
         return self.open
 
 
+class Quick(Slow):
+    """A socket whose `direct` takes whole frames until it is congested."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+        self.direct: Any = self.send
+
+    def send(self, frame: bytes) -> int:
+        self.sent.append(frame)
+        return len(frame)
+
+    def lose(self) -> None:
+        self.direct = None
+        LOSSES.count += 1
+
+
 def crowd(count: int) -> list[Any]:
     Slow.served = []
     return [Slow() for _ in range(count)]
@@ -38,7 +56,7 @@ async def test_a_large_fan_out_lets_the_loop_breathe(monkeypatch):
     monkeypatch.setattr(fanout, "SLICE_S", 0.0)
     sockets = crowd(1000)
     out = FanOut(lambda socket, mark: None, lambda: None, Counters())
-    out.start(b"one", MARK, sockets)
+    out.start(b"one", MARK, Crowd(sockets))
     assert out.busy
     assert len(Slow.served) == fanout.CHUNK
     turns = 0
@@ -70,7 +88,7 @@ async def test_what_falls_due_during_a_slice_waits_for_that_slice_alone(monkeypa
     await asyncio.sleep(0)
     first = int(fanout.STRIDE * 1000)
     sockets[first + 2 * fanout.CHUNK + 3] = Due()
-    out.start(b"x", MARK, sockets)
+    out.start(b"x", MARK, Crowd(sockets))
     await until(lambda: not out.busy)
     await waiting
     assert seen == [3 * fanout.CHUNK], "not the end of its own slice, the third"
@@ -80,12 +98,12 @@ async def test_who_begins_after_a_slice_was_used_up_waits_for_the_others(monkeyp
     monkeypatch.setattr(fanout, "SLICE_S", 0.05)
     turns = Turns()
     outs = [FanOut(lambda socket, mark: None, lambda: None, Counters(), turns) for _ in range(3)]
-    outs[0].start(b"x", MARK, crowd(10))
+    outs[0].start(b"x", MARK, Crowd(crowd(10)))
     assert not outs[0].busy, "served at once"
     monkeypatch.setattr(turns, "_left_s", -1.0)
     monkeypatch.setattr(turns, "_fresh_s", asyncio.get_running_loop().time() + 60)
     for out in outs[1:]:
-        out.start(b"x", MARK, crowd(10))
+        out.start(b"x", MARK, Crowd(crowd(10)))
         assert out.busy
     await until(lambda: not any(out.busy for out in outs))
 
@@ -107,7 +125,7 @@ async def test_while_the_crowd_waits_it_has_most_of_the_loop(
                 pass
             return super().write(frame)
 
-    out.start(b"one", MARK, [Lazy() for _ in range(4 * fanout.CHUNK)])  # a chunk is a slice
+    out.start(b"one", MARK, Crowd([Lazy() for _ in range(4 * fanout.CHUNK)]))  # a chunk is a slice
     await until(lambda: len(slices) >= 2)
     begun = list(slices[:2])
     assert begun[1] - begun[0] >= 0.002 * fanout.REST
@@ -121,7 +139,7 @@ async def test_an_urgent_frame_joins_the_unserved_and_follows_for_the_rest(monke
     late = Slow()
     missed: list[tuple[Any, Mark]] = []
     out = FanOut(lambda socket, mark: missed.append((socket, mark)), lambda: None, Counters())
-    out.start(b"one", MARK, sockets)
+    out.start(b"one", MARK, Crowd(sockets))
     served = set(Slow.served)
     early, unserved = sockets[5] in served, next(s for s in sockets if s not in served)
     deaf = next(iter(served))
@@ -136,13 +154,28 @@ async def test_an_urgent_frame_joins_the_unserved_and_follows_for_the_rest(monke
     assert late.got == [b"two"]
 
 
+async def test_a_direct_that_is_lost_meanwhile_is_not_used_any_more(monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_S", 0.0)
+    sockets: list[Any] = [Quick() for _ in range(4 * fanout.CHUNK)]
+    packed = Crowd(sockets)
+    out = FanOut(lambda socket, mark: None, lambda: None, Counters())
+    out.start(b"one", MARK, packed)
+    congested = next(socket for socket in sockets if not socket.sent)
+    congested.lose()
+    assert packed.stale
+    await until(lambda: not out.busy)
+    assert (congested.sent, congested.got) == ([], [b"one"])
+    assert all(socket.sent == [b"one"] for socket in sockets if socket is not congested)
+    assert not Crowd(sockets).stale
+
+
 async def test_nobody_is_always_last():
     sockets = crowd(50)
     out = FanOut(lambda socket, mark: None, lambda: None, Counters())
     firsts, lasts = [], []
     for _ in range(50):
         Slow.served = []
-        out.start(b"x", MARK, sockets)
+        out.start(b"x", MARK, Crowd(sockets))
         await until(lambda: not out.busy)
         firsts.append(sockets.index(Slow.served[0]))
         lasts.append(sockets.index(Slow.served[-1]))
@@ -155,10 +188,10 @@ async def test_nobody_is_always_last():
 async def test_the_end_of_a_fan_out_is_told_once_also_without_members():
     told = []
     out = FanOut(lambda socket, mark: None, lambda: told.append(1), Counters())
-    out.start(b"x", MARK, crowd(3))
+    out.start(b"x", MARK, Crowd(crowd(3)))
     await until(lambda: not out.busy)
     assert told == [1]
-    out.start(b"x", MARK, [])
+    out.start(b"x", MARK, Crowd([]))
     assert not out.busy
 
 
@@ -169,7 +202,7 @@ async def test_the_rooms_of_a_node_share_one_slice_in_a_turn_of_the_loop(monkeyp
     outs = [FanOut(lambda socket, mark: None, lambda: None, Counters(), turns) for _ in rooms]
     Slow.served = []
     for out, sockets in zip(outs, rooms, strict=True):
-        out.start(b"x", MARK, sockets)
+        out.start(b"x", MARK, Crowd(sockets))
     assert len(Slow.served) == fanout.CHUNK, "the first had the whole slice"
     most = 0
     while any(out.busy for out in outs):
@@ -184,7 +217,7 @@ async def test_the_rooms_of_a_node_share_one_slice_in_a_turn_of_the_loop(monkeyp
 
 async def test_what_a_fan_out_cost_is_told_once():
     out = FanOut(lambda socket, mark: None, lambda: None, Counters())
-    out.start(b"x", MARK, crowd(100))
+    out.start(b"x", MARK, Crowd(crowd(100)))
     spent_s, served = out.cost()
     assert served == 100
     assert spent_s > 0
@@ -197,7 +230,7 @@ async def test_a_stopped_fan_out_leaves_the_turns_to_the_others(monkeypatch):
     outs = [FanOut(lambda socket, mark: None, lambda: None, Counters(), turns) for _ in range(2)]
     crowds = [crowd(200), crowd(200)]
     for out, sockets in zip(outs, crowds, strict=True):
-        out.start(b"x", MARK, sockets)
+        out.start(b"x", MARK, Crowd(sockets))
     outs[0].stop()
     await until(lambda: not outs[1].busy)
     assert all(socket.got == [b"x"] for socket in crowds[1])
