@@ -34,13 +34,15 @@ TALK_S: Final = 0.5
 PIN_EVERY: Final = 10
 ALL_BACK_S: Final = 60.0
 JOIN_S_PER_1000: Final = 20
+SPREAD_S: Final = 50.0
+"""Those who are told to wait then are back within the minute, too."""
 CALM_S: Final = 3.0
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Options beside the common ones."""
     parser.add_argument("--viewers", type=int, default=2000, help="listeners at once")
-    parser.add_argument("--spread-s", type=float, default=30, help="all try again within this")
+    parser.add_argument("--spread-s", type=float, default=SPREAD_S, help="all try again within this")
     parser.add_argument(
         "--newcomers", type=float, default=0.1, help="share that comes back as a reloaded page"
     )
