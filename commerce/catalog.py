@@ -205,5 +205,7 @@ class Catalog(Protocol):
         `HandleTaken`, `SkuTaken`, `ProductChanged`.
         """
 
-    async def import_plan(self, file: "ParsedFile", ref: str) -> "ImportReport":
+    async def import_plan(
+        self, file: "ParsedFile", ref: str, keep: "Keep[ImportReport] | None" = None
+    ) -> "ImportReport":
         """Imports a parsed file, all or nothing. Raises `ImportRefused`, `Busy`."""

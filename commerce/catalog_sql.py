@@ -134,7 +134,9 @@ class SqlCatalog:
             await rows_sql.receive(conn, new, "", now)
             return await keep_answer(keep, conn, product)
 
-    async def import_plan(self, file: ParsedFile, ref: str) -> ImportReport:
+    async def import_plan(
+        self, file: ParsedFile, ref: str, keep: Keep[ImportReport] | None = None
+    ) -> ImportReport:
         """Imports a parsed file in one transaction, all or nothing; the report says what it did.
 
         `ref` names this import in the ledger (at most 80 characters). Repeating an import changes
@@ -156,7 +158,7 @@ class SqlCatalog:
                 if await rows_sql.versions(conn, handles, codes) == versions:
                     await rows_sql.write(conn, writes)
                     await rows_sql.receive(conn, units, ref, now)
-                    return plan.report
+                    return await keep_answer(keep, conn, plan.report)
         raise Busy(RETRY_AFTER_MS)
 
     def _plan(

@@ -28,6 +28,7 @@ from commerce.errors import (
 )
 from commerce.gate import Fenced, Gate, GateUnavailable
 from commerce.gatekeeper import Gatekeeper
+from commerce.keep import Keep
 from commerce.places import Places
 from commerce.presses import fingerprint, normal
 from commerce.record import Record
@@ -262,20 +263,34 @@ class Checkout:
         return found
 
     async def adjust(
-        self, sku: str, delta: int, *, ref: str, kind: str = "adjust"
+        self,
+        sku: str,
+        delta: int,
+        *,
+        ref: str,
+        kind: str = "adjust",
+        keep: Keep[StockRow] | None = None,
     ) -> tuple[StockRow, Level]:
         """Adds units (or takes some), once per `ref`; the row and the level afterwards.
 
-        Raises UnknownSku, BadQuantity (beyond a billion), StockHeld (below what is held or sold,
-        with the numbers), KeyConflict (the ref with another delta), Unavailable.
+        `keep` stores the answer to a request with the change (`commerce.keep`). Raises UnknownSku,
+        BadQuantity (beyond a billion), StockHeld (below what is held or sold, with the numbers),
+        KeyConflict (the ref with another delta), Unavailable.
         """
         now = self._clock()
-        row = await self._record.adjust(sku, delta, ref=ref, kind=kind, now=now)
+        row = await self._record.adjust(sku, delta, ref=ref, kind=kind, now=now, keep=keep)
         self._crash_point("adjust:after_commit")
         return await self._told(row)
 
     async def set_on_hand(
-        self, sku: str, to: int, expected: int, *, ref: str, drain: bool = False
+        self,
+        sku: str,
+        to: int,
+        expected: int,
+        *,
+        ref: str,
+        drain: bool = False,
+        keep: Keep[StockRow] | None = None,
     ) -> tuple[StockRow, Level]:
         """Sets the units on hand if they are `expected`, once per `ref`.
 
@@ -284,12 +299,17 @@ class Checkout:
         """
         now = self._clock()
         return await self._told(
-            await self._record.set_on_hand(sku, to, expected, drain=drain, ref=ref, now=now)
+            await self._record.set_on_hand(
+                sku, to, expected, drain=drain, ref=ref, now=now, keep=keep
+            )
         )
 
-    async def cancel_drain(self, sku: str, *, ref: str) -> tuple[StockRow, Level]:
+    async def cancel_drain(
+        self, sku: str, *, ref: str, keep: Keep[StockRow] | None = None
+    ) -> tuple[StockRow, Level]:
         """What has not run down yet stays. Raises UnknownSku, Unavailable."""
-        return await self._told(await self._record.cancel_drain(sku, ref=ref, now=self._clock()))
+        now = self._clock()
+        return await self._told(await self._record.cancel_drain(sku, ref=ref, now=now, keep=keep))
 
     async def _told(self, row: StockRow) -> tuple[StockRow, Level]:
         await self._tell_gate()

@@ -184,6 +184,14 @@ class TermsFixed(Refused):
     """Somebody has reserved under these terms already, so they stay."""
 
 
+class CouponRefused(Refused):
+    """`reason`: unknown, used_up, ended; or fixed: the terms of this hold stand already."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class PaymentPending(Refused):
     """The money is being taken in this moment; ask again in `retry_after_ms`."""
 

@@ -8,14 +8,20 @@ HTTP: a scope (who, method and route), a key, a hash of the request, a status an
     abandon takes the row away when nothing was done, so that the key can be used again
 
 `keep` stores the answer in the effect's own transaction, so there is no instant in which the effect
-is durable and its answer is not; everything that moves orders, money, terms and shows does that.
-What `finish` after the effect (without `conn`) means: a process that dies in between leaves the
-row in progress, so a repetition is told "in progress" until `LEASE_MS` has passed and is then
-carried out a second time. That is safe exactly where the effect is idempotent by itself (a payment
-page by its hold, a stock adjustment by its reference, a product by its handle, an import by its
-content), and those are its only callers. The lease is longer than any request may take, unless the
-effect may run twice at once too: then who repeats need not wait so long for a node that died
-(`lease_ms`).
+is durable and its answer is not; everything that moves orders, money, stock, products, terms and
+shows does that. `finish` after the effect (without `conn`) is left to refusals, to what changed
+nothing (an import whose products are there already) and to states that are set (settings of the
+shop, of a webhook, a person forgotten): a process that dies in between leaves the row in progress,
+so a repetition is told "in progress" until `LEASE_MS` has passed and is then carried out again, to
+the same end.
+
+A payment page has its effect in two transactions, with the provider in between: the payment's row,
+then the page's address, and with that the answer. Who dies between the two has no answer kept; the
+repetition finds the row, asks the provider under the key that follows from the row, and gets the
+page of that very payment, so nothing is made twice.
+
+The lease is longer than any request may take, unless the effect may run twice at once too: then
+who repeats need not wait so long for a node that died (`lease_ms`).
 """
 
 from collections.abc import AsyncIterator, Callable

@@ -55,6 +55,30 @@ drop_discount = Table(
     CheckConstraint("(percent_bp IS NULL) <> (amount IS NULL)", name="one_rule"),
 )
 
+coupon = Table(
+    "coupon",
+    metadata,
+    Column("code", String(40), primary_key=True),
+    Column("title", String(60), nullable=False),
+    Column("percent_bp", Integer, nullable=True),  # of what is left of the goods; or
+    Column("amount", Amount, nullable=True),  # minor units off the order
+    Column("uses_max", BigInteger, nullable=False),
+    Column("used", BigInteger, nullable=False),  # by holds that are open or sold
+    Column("ends_at", Ms, nullable=True),
+    Column("updated_at", Ms, nullable=False),
+    CheckConstraint("(percent_bp IS NULL) <> (amount IS NULL)", name="one_rule"),
+    CheckConstraint("used >= 0 AND used <= uses_max", name="used"),
+)
+
+coupon_use = Table(
+    "coupon_use",
+    metadata,
+    Column("rid", Id, ForeignKey("reservation.rid"), primary_key=True),  # one of a hold
+    Column("coupon", String(40), ForeignKey("coupon.code"), nullable=False, index=True),
+    Column("state", String(16), nullable=False),  # reserved used released
+    Column("created_at", Ms, nullable=False),
+)
+
 hold_promise = Table(
     "hold_promise",
     metadata,

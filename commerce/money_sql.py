@@ -10,6 +10,8 @@ bought, so that money goes back. The drop's cap counts for it as for everybody.
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import select, update
@@ -25,7 +27,8 @@ from commerce.order_states_sql import OrderMoney, follow
 from commerce.orders import UnitState
 from commerce.payments import PaymentState
 from commerce.pricing_sql import steps_paid
-from commerce.refunds_sql import promise_unallocated
+from commerce.refunds import SeenRefund
+from commerce.refunds_sql import adopt_unallocated, promise_unallocated
 from commerce.schema_sql import orders, payment, sale_drop_line, viewer_use
 from commerce.stock import Hold, HoldState
 
@@ -49,9 +52,18 @@ async def book_capture(
 
 
 async def settle_late(
-    conn: AsyncConnection, payment_id: str, rid: str, new_id: str, now: int
+    conn: AsyncConnection,
+    payment_id: str,
+    rid: str,
+    new_id: str,
+    now: int,
+    back: Sequence[SeenRefund] = (),
 ) -> None:
-    """Money without a unit has just been recorded: sell anew, or promise it back."""
+    """Money without a unit has just been recorded: sell anew, or promise it back.
+
+    `back`: what the provider has given back of it already, and this record does not know. Then
+    nothing is sold anew: those are counted, and the rest is promised.
+    """
     row = (await conn.execute(select(payment).where(payment.c.id == payment_id))).one()
     if not row.captured:
         await add_event(conn, rid, "payment.foreign_money", now, payment=payment_id)
@@ -61,6 +73,7 @@ async def settle_late(
     hold = await reservations_sql.find(conn, rid)
     if (
         hold is not None
+        and not back
         and row.captured == row.amount
         and await _sell_anew(conn, hold, row, new_id, now)
     ):
@@ -69,6 +82,9 @@ async def settle_late(
     money = OrderMoney(
         row.id, PaymentState.UNALLOCATED, row.currency, row.captured, row.captured - row.refunded
     )
+    for one in back:
+        counted = await adopt_unallocated(conn, rid, money, one, now)
+        money = replace(money, left=money.left - counted)
     if money.left:
         await promise_unallocated(conn, new_id, rid, money, now)
     await follow(conn, rid, now)

@@ -17,12 +17,14 @@ time left, so that HELD always means "nobody can pay for this right now" and may
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from commerce import snapshot
 from commerce.crash_points import CrashHook, nothing
 from commerce.errors import HoldEnded, Unavailable
+from commerce.keep import Keep
 from commerce.payments import (
     SHOWN,
     Delivery,
@@ -35,7 +37,7 @@ from commerce.payments import (
 )
 from commerce.pricing import charged_lines
 from commerce.refunding import Refunding
-from commerce.settlement import CREATE_SETTLES_MS, Settle, Settlement, derived_key
+from commerce.settlement import CREATE_SETTLES_MS, SETTLED, Settle, Settlement, derived_key
 from commerce.stock import Hold
 
 if TYPE_CHECKING:  # the record and the inbox are chosen in live/app.py
@@ -100,28 +102,41 @@ class Pay:
         self._slots = asyncio.Semaphore(PARALLEL_MAX)
 
     async def begin(
-        self, viewer: str, rid: str, delivery: Delivery, *, return_url: str
+        self,
+        viewer: str,
+        rid: str,
+        delivery: Delivery,
+        *,
+        return_url: str,
+        coupon: str = "",
+        keep: Keep[PaymentPage] | None = None,
     ) -> PaymentPage:
         """A page to pay this hold at. The same page as long as it can be used.
 
         The payment is committed before the provider is called, and the call can be repeated: after
-        `Unavailable` the caller just begins again. Raises UnknownHold, HoldEnded, PaymentOpen,
-        BadCurrency, Unavailable. The buyer comes back to `return_url` with `payment=done` or
+        `Unavailable` the caller just begins again. `keep` (see `commerce.keep`) is called in the
+        transaction that knows the page: the one that finds it, or the one that writes its address
+        down. Who dies between the payment's row and that one has kept no answer, and who repeats
+        gets the page of that very payment. `coupon` is the code of one, for the first page of a
+        hold. Raises UnknownHold, HoldEnded, PaymentOpen, CouponRefused, BadCurrency, Unavailable.
+        The buyer comes back to `return_url` with `payment=done` or
         `payment=back` and `rid` in its query.
         """
         for _ in range(2):
             payment, hold = await self._record.begin(
-                viewer, rid, delivery, self._new_id(), self._clock()
+                viewer, rid, delivery, self._new_id(), self._clock(), keep, coupon=coupon
             )
             if payment.state is not PaymentState.CREATED:
-                return _page(payment.url, payment, hold)
+                return payment.page(hold)
             if self._clock() - payment.created_at < CREATE_SETTLES_MS // 2:
-                return await self._open(payment, hold, return_url)
+                return await self._open(payment, hold, return_url, keep)
             # An old creation without an answer: find out what became of it, then start anew.
             await self._settlement.advance(payment.id)
         raise Unavailable(RETRY_AFTER_MS)
 
-    async def _open(self, payment: Payment, hold: Hold, return_url: str) -> PaymentPage:
+    async def _open(
+        self, payment: Payment, hold: Hold, return_url: str, keep: Keep[PaymentPage] | None
+    ) -> PaymentPage:
         promise = await self._record.promise(payment.rid)
         request = self._request(payment, hold, promise, return_url)
         self._crash_point("pay:before_provider")
@@ -136,11 +151,12 @@ class Pay:
         except Unavailable:
             return await self._opened_before(payment)
         self._crash_point("pay:after_provider")
-        if await self._record.opened(payment.id, seen, self._clock()):
-            return _page(seen.url, payment, hold)
+        page = replace(payment, url=seen.url).page(hold)
+        if await self._record.opened(payment.id, seen, page, self._clock(), keep):
+            return page
         known = await self._record.find(payment.id)
         if known is not None and known[0].session == seen.session and known[0].url:
-            return _page(known[0].url, payment, hold)  # a double click: the other one was faster
+            return known[0].page(hold)  # a double click: the other one was faster
         await self._settlement.stray(seen)
         raise HoldEnded(hold.state.value if known is None else known[1].state.value)
 
@@ -150,7 +166,7 @@ class Pay:
         known = await self._record.find(payment.id)
         if known is None or known[0].state not in SHOWN:
             raise Unavailable(RETRY_AFTER_MS)
-        return _page(known[0].url, *known)
+        return known[0].page(known[1])
 
     def _request(
         self, payment: Payment, hold: Hold, promise: Mapping[str, Any], return_url: str
@@ -291,14 +307,20 @@ class Pay:
         """Something happened to this object. False: it names a payment that we do not know."""
         if not object_id.startswith(("cs_", "pi_")):
             return self._refunding is None or await self._refunding.heard_of(object_id)
+        ours = await self._record.by_object(object_id)
+        if ours is not None:  # half of all events: what was heard already, said again
+            if ours[1] not in SETTLED:
+                await self._settlement.advance(ours[0])
+            return True
         seen = await self._provider.look(object_id)
         if seen is None or seen.payment is None:
             return True  # not ours: the account may serve other shops
-        known = await self._record.find(seen.payment)
+        known = await self._record.standing(seen.payment)
         if known is None:
             return False
-        await self._settlement.advance(seen.payment)
-        known = await self._record.find(seen.payment)
+        if known[0].state not in SETTLED:
+            await self._settlement.advance(seen.payment)
+            known = await self._record.standing(seen.payment)
         if known is not None and _is_stray(known[0], object_id):
             await self._settlement.stray(seen)
         return True
@@ -340,16 +362,6 @@ def _is_stray(payment: Payment, object_id: str) -> bool:
     if object_id.startswith("cs_"):
         return payment.session is not None and payment.session != object_id
     return payment.intent is not None and payment.intent != object_id
-
-
-def _page(url: str, payment: Payment, hold: Hold) -> PaymentPage:
-    return PaymentPage(
-        url=url,
-        hold=hold,
-        total=payment.amount,
-        shipping=payment.shipping,
-        currency=payment.currency,
-    )
 
 
 def _with_query(url: str, **values: str) -> str:

@@ -206,6 +206,16 @@ class Payment:
     steps: tuple[Adjustment, ...] = ()
     """From the price of the goods to `amount`."""
 
+    def page(self, hold: Hold) -> "PaymentPage":
+        """Where to pay it."""
+        return PaymentPage(
+            url=self.url,
+            hold=hold,
+            total=self.amount,
+            shipping=self.shipping,
+            currency=self.currency,
+        )
+
 
 class ProviderRefused(Exception):
     """The provider decided: no. `code` is its own word for why."""

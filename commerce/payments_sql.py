@@ -10,35 +10,44 @@ lost. `next_at` is when the poller looks again; null means that nothing more can
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, or_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce import money_sql, orders_sql, reservations_sql
 from commerce.database_sql import Database
 from commerce.errors import BadCurrency, HoldEnded, PaymentOpen, UnknownHold
 from commerce.events_sql import add_event
+from commerce.keep import Keep, keep_answer
 from commerce.money_schema_sql import hold_promise
 from commerce.order_states_sql import follow
-from commerce.outbox_sql import SqlOutbox
+from commerce.payment_rows_sql import (
+    as_payment,
+    cas,
+    of_rid,
+    set_values,
+    state_of,
+    tell_payment,
+)
 from commerce.payments import (
     MOVES,
     PAYABLE,
     SHOWN,
     Delivery,
     Payment,
+    PaymentPage,
     PaymentState,
     Sale,
     Seen,
 )
 from commerce.people_sql import SqlPeople
-from commerce.pricing import SHIPPING, Adjustment, sum_of, total_of
-from commerce.pricing_sql import fix_steps, steps_of, steps_paid
+from commerce.pricing import SHIPPING, sum_of, total_of
+from commerce.pricing_sql import fix_steps, same_coupon, steps_of, steps_paid
 from commerce.schema_sql import payment, reservation, shop
 from commerce.stock import Hold, HoldState
+from commerce.units_sql import lock
 
 DEADLINE: Final = "deadline"
 """Why a hold is closing when its time ran out; any other reason was somebody's wish."""
@@ -76,12 +85,32 @@ class SqlPayments:
                 return None
             hold = await reservations_sql.find(conn, row.rid)
             steps = await steps_of(conn, row.rid)
-        return None if hold is None else (_payment(row, steps), hold)
+        return None if hold is None else (as_payment(row, steps), hold)
+
+    async def standing(self, id_: str) -> tuple[Payment, HoldState] | None:
+        """As `find`, without what was bought: one statement for who only wants to move it."""
+        wanted = (
+            select(payment, reservation.c.state.label("hold_state"))
+            .join(reservation, reservation.c.rid == payment.c.rid)
+            .where(payment.c.id == id_)
+        )
+        async with self._database.read() as conn:
+            row = (await conn.execute(wanted)).first()
+        return None if row is None else (as_payment(row), HoldState(row.hold_state))
+
+    async def by_object(self, object_id: str) -> tuple[str, PaymentState] | None:
+        """The payment whose session or intent this is; None: of none, or not known yet."""
+        wanted = select(payment.c.id, payment.c.state).where(
+            or_(payment.c.session_id == object_id, payment.c.intent_id == object_id)
+        )
+        async with self._database.read() as conn:
+            row = (await conn.execute(wanted)).first()
+        return None if row is None else (row.id, PaymentState(row.state))
 
     async def of_rid(self, rid: str) -> list[Payment]:
         """All payments of a hold, newest first."""
         async with self._database.read() as conn:
-            return await _of_rid(conn, rid)
+            return await of_rid(conn, rid)
 
     async def promise(self, rid: str) -> dict[str, Any]:
         """What the host was showing when this hold was made; empty if nothing."""
@@ -141,22 +170,35 @@ class SqlPayments:
     # Beginning
 
     async def begin(
-        self, viewer: str, rid: str, delivery: Delivery, new_id: str, now: int
+        self,
+        viewer: str,
+        rid: str,
+        delivery: Delivery,
+        new_id: str,
+        now: int,
+        keep: Keep[PaymentPage] | None = None,
+        *,
+        coupon: str = "",
     ) -> tuple[Payment, Hold]:
         """The payment to show: the one whose page is open, or a new one (CREATED, hold PAYING).
 
-        Committed when it returns. Raises UnknownHold, HoldEnded, PaymentOpen (the bank is at it)
-        and BadCurrency (the shop changed its currency meanwhile).
+        Committed when it returns; a page that is there is kept as the answer. Raises UnknownHold,
+        HoldEnded, PaymentOpen (the bank is at it), CouponRefused and BadCurrency (the shop changed
+        its currency meanwhile).
         """
         async with self._database.begin() as conn:
-            await _lock(conn, rid)
+            await lock(conn, rid)
             hold = await reservations_sql.find(conn, rid)
             if hold is None or hold.viewer != viewer:
                 raise UnknownHold
             current = await self._current(conn, hold, now)
             if current is None:
-                current, hold = await self._create(conn, hold, new_id, now)
+                current, hold = await self._create(conn, hold, new_id, now, coupon)
+            else:
+                await same_coupon(conn, rid, coupon)
             await self._people.keep(conn, hold.viewer, hold.rid, asdict(delivery), now)
+            if current.state is not PaymentState.CREATED:
+                await keep_answer(keep, conn, current.page(hold))
         return current, hold
 
     async def _current(self, conn: AsyncConnection, hold: Hold, now: int) -> Payment | None:
@@ -168,13 +210,13 @@ class SqlPayments:
             raise HoldEnded(hold.state.value)
         if hold.until_ms <= now:
             raise HoldEnded(HoldState.CLOSING.value)
-        newest = replace((await _of_rid(conn, hold.rid))[0], steps=await steps_of(conn, hold.rid))
+        newest = replace((await of_rid(conn, hold.rid))[0], steps=await steps_of(conn, hold.rid))
         if newest.state is not PaymentState.CREATED and newest.state not in SHOWN:
             raise PaymentOpen
         return newest
 
     async def _create(
-        self, conn: AsyncConnection, hold: Hold, id_: str, now: int
+        self, conn: AsyncConnection, hold: Hold, id_: str, now: int, coupon: str
     ) -> tuple[Payment, Hold]:
         terms = (await conn.execute(select(shop).where(shop.c.id == 1))).one()
         if terms.currency != hold.currency:
@@ -182,8 +224,8 @@ class SqlPayments:
         moved = await reservations_sql.move(conn, hold.rid, HoldState.PAYING, now)
         if moved is None:
             raise HoldEnded(HoldState.EXPIRED.value)
-        first = not await _of_rid(conn, hold.rid)
-        steps = await fix_steps(conn, hold, terms.shipping_amount, now, first=first)
+        first = not await of_rid(conn, hold.rid)
+        steps = await fix_steps(conn, hold, terms.shipping_amount, now, first=first, coupon=coupon)
         made = Payment(
             id=id_,
             rid=hold.rid,
@@ -220,10 +262,17 @@ class SqlPayments:
         )
         return made, moved
 
-    async def opened(self, id_: str, seen: Seen, now: int) -> bool:
+    async def opened(
+        self,
+        id_: str,
+        seen: Seen,
+        page: PaymentPage,
+        now: int,
+        keep: Keep[PaymentPage] | None = None,
+    ) -> bool:
         """The page exists. False: this payment has been given up meanwhile, so end the page."""
         async with self._database.begin() as conn:
-            return await _cas(
+            moved = await cas(
                 conn,
                 id_,
                 PaymentState.OPEN,
@@ -233,6 +282,9 @@ class SqlPayments:
                 url=seen.url,
                 next_at=now + LOOK_AFTER_MS,
             )
+            if moved:
+                await keep_answer(keep, conn, page)
+        return moved
 
     # Moving with what the provider says
 
@@ -248,17 +300,17 @@ class SqlPayments:
     async def note(self, known: Payment, to: PaymentState, now: int) -> bool:
         """Still undecided, but differently. A decline is told to the viewer."""
         async with self._database.begin() as conn:
-            await _lock(conn, known.rid)
-            if not await _cas(conn, known.id, to, now, next_at=now + LOOK_AFTER_MS):
+            await lock(conn, known.rid)
+            if not await cas(conn, known.id, to, now, next_at=now + LOOK_AFTER_MS):
                 return False
             if to is PaymentState.DECLINED:
-                await _tell(conn, known.rid, to.value, now)
+                await tell_payment(conn, known.rid, to.value, now)
         return True
 
     async def close(self, id_: str, rid: str, now: int) -> bool:
         """Ask for the end: hold CLOSING, payment CANCEL_REQUESTED. True if it was this call."""
         async with self._database.begin() as conn:
-            await _lock(conn, rid)
+            await lock(conn, rid)
             hold = await reservations_sql.find(conn, rid)
             if hold is None:
                 return False
@@ -266,7 +318,7 @@ class SqlPayments:
                 await reservations_sql.move(conn, rid, HoldState.CLOSING, now, reason=DEADLINE)
             elif hold.state is not HoldState.CLOSING:
                 return False
-            return await _cas(conn, id_, PaymentState.CANCEL_REQUESTED, now, next_at=now)
+            return await cas(conn, id_, PaymentState.CANCEL_REQUESTED, now, next_at=now)
 
     async def authorise(self, known: Payment, seen: Seen, order_id: str, now: int) -> Sale:
         """The money is reserved: sell the units, place the order, tell it; all or nothing.
@@ -275,13 +327,13 @@ class SqlPayments:
         lets the money go. Other payments of the same hold are asked to end.
         """
         async with self._database.begin() as conn:
-            await _lock(conn, known.rid)
-            state = await _state(conn, known.id)
+            await lock(conn, known.rid)
+            state = await state_of(conn, known.id)
             if state not in MOVES[PaymentState.AUTHORISED]:
                 return Sale.LOST
             sold = await reservations_sql.move(conn, known.rid, HoldState.SOLD, now)
             if sold is None:
-                await _set(
+                await set_values(
                     conn,
                     known.id,
                     now,
@@ -290,7 +342,7 @@ class SqlPayments:
                     next_at=now + URGENT_AFTER_MS,
                 )
                 return Sale.UNSELLABLE
-            await _cas(
+            await cas(
                 conn,
                 known.id,
                 PaymentState.AUTHORISED,
@@ -306,13 +358,13 @@ class SqlPayments:
     async def capturing(self, id_: str, now: int) -> bool:
         """From here a cancellation of the order is a refund."""
         async with self._database.begin() as conn:
-            return await _cas(conn, id_, PaymentState.CAPTURING, now, next_at=now + URGENT_AFTER_MS)
+            return await cas(conn, id_, PaymentState.CAPTURING, now, next_at=now + URGENT_AFTER_MS)
 
     async def captured(self, known: Payment, amount: int, now: int) -> bool:
         """The money is ours: the order is paid."""
         async with self._database.begin() as conn:
-            await _lock(conn, known.rid)
-            moved = await _cas(
+            await lock(conn, known.rid)
+            moved = await cas(
                 conn, known.id, PaymentState.CAPTURED, now, captured=amount, next_at=None
             )
             if moved:
@@ -323,11 +375,11 @@ class SqlPayments:
     async def mismatch(self, known: Payment, seen: Seen, now: int) -> bool:
         """Another amount or currency than we asked for: it never sells, whatever happens next."""
         async with self._database.begin() as conn:
-            await _lock(conn, known.rid)
+            await lock(conn, known.rid)
             to = PaymentState.MISMATCH
-            if not await _cas(conn, known.id, to, now, intent_id=seen.intent, next_at=now):
+            if not await cas(conn, known.id, to, now, intent_id=seen.intent, next_at=now):
                 return False
-            await _tell(conn, known.rid, to.value, now)
+            await tell_payment(conn, known.rid, to.value, now)
         return True
 
     async def unallocated(self, known: Payment, seen: Seen, new_id: str, now: int) -> bool:
@@ -336,14 +388,14 @@ class SqlPayments:
         `new_id` names the order or the refund that comes of it, in this same transaction.
         """
         async with self._database.begin() as conn:
-            await _lock(conn, known.rid)
+            await lock(conn, known.rid)
             to = PaymentState.UNALLOCATED
             taken = min(seen.captured, known.amount) if seen.currency == known.currency else 0
-            moved = await _cas(
+            moved = await cas(
                 conn, known.id, to, now, intent_id=seen.intent, captured=taken, next_at=None
             )
             if moved:
-                await _tell(conn, known.rid, to.value, now)
+                await tell_payment(conn, known.rid, to.value, now)
                 await money_sql.settle_late(conn, known.id, known.rid, new_id, now)
         return moved
 
@@ -351,7 +403,7 @@ class SqlPayments:
         """Something turned up for a payment that was over: let it go again."""
         async with self._database.begin() as conn:
             only = (PaymentState.CANCELLED,)
-            return await _cas(conn, id_, PaymentState.CANCEL_REQUESTED, now, only=only, next_at=now)
+            return await cas(conn, id_, PaymentState.CANCEL_REQUESTED, now, only=only, next_at=now)
 
     async def dead(self, known: Payment, now: int) -> bool:
         """Nobody can pay by it any more. Only now the hold may be given back. True if it moved.
@@ -361,7 +413,7 @@ class SqlPayments:
         vanished after the sale (an authorisation lapses after 7 days) as "lost".
         """
         async with self._database.begin() as conn:
-            await _lock(conn, known.rid)
+            await lock(conn, known.rid)
             if not await self._bury(conn, known, now):
                 return False
             hold = await reservations_sql.find(conn, known.rid)
@@ -370,15 +422,15 @@ class SqlPayments:
             if hold.state.over:
                 if hold.state is HoldState.SOLD:
                     if known.state in (PaymentState.AUTHORISED, PaymentState.CAPTURING):
-                        await _tell(conn, known.rid, "lost", now)
+                        await tell_payment(conn, known.rid, "lost", now)
                         await money_sql.give_up_order(conn, known.rid, now)
                     await follow(conn, known.rid, now)
                 elif known.intent is not None:
-                    await _tell(conn, known.rid, "returned", now)
+                    await tell_payment(conn, known.rid, "returned", now)
                 return False
             if hold.state is HoldState.PAYING and hold.until_ms > now:
                 await reservations_sql.move(conn, known.rid, HoldState.HELD, now)
-                await _tell(conn, known.rid, "ended", now)
+                await tell_payment(conn, known.rid, "ended", now)
                 return True
             return await _end_hold(conn, hold, now)
 
@@ -390,18 +442,18 @@ class SqlPayments:
                 .values(next_at=None, updated_at=now)
             )
             return done.rowcount == 1
-        return await _cas(conn, known.id, PaymentState.CANCELLED, now, next_at=None)
+        return await cas(conn, known.id, PaymentState.CANCELLED, now, next_at=None)
 
     async def _another(self, conn: AsyncConnection, known: Payment) -> bool:
         """Whether another payment of this hold is not decided: then the hold is its business."""
         return any(
-            one.id != known.id and one.state in _UNDECIDED for one in await _of_rid(conn, known.rid)
+            one.id != known.id and one.state in _UNDECIDED for one in await of_rid(conn, known.rid)
         )
 
     async def _end_others(self, conn: AsyncConnection, known: Payment, now: int) -> None:
-        for other in await _of_rid(conn, known.rid):
+        for other in await of_rid(conn, known.rid):
             if other.id != known.id and other.state in PAYABLE:
-                await _cas(conn, other.id, PaymentState.CANCEL_REQUESTED, now, next_at=now)
+                await cas(conn, other.id, PaymentState.CANCEL_REQUESTED, now, next_at=now)
 
 
 def _pause(state: PaymentState, tries: int) -> int:
@@ -409,51 +461,6 @@ def _pause(state: PaymentState, tries: int) -> int:
     if state in PAYABLE:
         return int(min(LOOK_AFTER_MS << min(tries, 10), LOOK_AFTER_MAX_MS))
     return int(min(URGENT_AFTER_MS << min(tries, 10), URGENT_AFTER_MAX_MS))
-
-
-async def _lock(conn: AsyncConnection, rid: str) -> None:
-    await conn.execute(select(reservation.c.rid).where(reservation.c.rid == rid).with_for_update())
-
-
-async def _state(conn: AsyncConnection, id_: str) -> PaymentState:
-    wanted = select(payment.c.state).where(payment.c.id == id_).with_for_update()
-    return PaymentState((await conn.execute(wanted)).scalar_one())
-
-
-async def _cas(
-    conn: AsyncConnection,
-    id_: str,
-    to: PaymentState,
-    now: int,
-    *,
-    only: Sequence[PaymentState] | None = None,
-    **values: object,
-) -> bool:
-    """Moves along the table, or not. A move starts the count of tries anew."""
-    sources = [state.value for state in (MOVES[to] if only is None else only)]
-    done = await conn.execute(
-        update(payment)
-        .where(payment.c.id == id_, payment.c.state.in_(sources))
-        .values(state=to.value, updated_at=now, tries=0, **values)
-    )
-    if done.rowcount == 1:
-        wanted = select(payment.c.rid).where(payment.c.id == id_)
-        rid = (await conn.execute(wanted)).scalar_one()
-        await add_event(conn, rid, f"payment.{to.value}", now, payment=id_)
-    return done.rowcount == 1
-
-
-async def _set(conn: AsyncConnection, id_: str, now: int, **values: object) -> None:
-    await conn.execute(update(payment).where(payment.c.id == id_).values(updated_at=now, **values))
-
-
-async def _of_rid(conn: AsyncConnection, rid: str) -> list[Payment]:
-    wanted = (
-        select(payment)
-        .where(payment.c.rid == rid)
-        .order_by(payment.c.created_at.desc(), payment.c.id.desc())
-    )
-    return [_payment(row) for row in (await conn.execute(wanted)).all()]
 
 
 async def _end_hold(conn: AsyncConnection, hold: Hold, now: int) -> bool:
@@ -466,29 +473,3 @@ async def _end_hold(conn: AsyncConnection, hold: Hold, now: int) -> bool:
     reason = (await conn.execute(wanted)).scalar_one()
     to = HoldState.EXPIRED if reason == DEADLINE else HoldState.CANCELLED
     return await reservations_sql.move(conn, rid, to, now, reason=reason) is not None
-
-
-async def _tell(conn: AsyncConnection, rid: str, state: str, now: int) -> None:
-    hold = await reservations_sql.find(conn, rid)
-    if hold is None:  # a payment row refers to its reservation
-        raise LookupError(rid)
-    payload = {"rid": rid, "viewer": hold.viewer, "show": hold.show, "state": state}
-    await SqlOutbox.add(conn, "payment", rid, payload, now)
-
-
-def _payment(row: Row[Any], steps: tuple[Adjustment, ...] = ()) -> Payment:
-    return Payment(
-        id=row.id,
-        rid=row.rid,
-        session=row.session_id,
-        intent=row.intent_id,
-        state=PaymentState(row.state),
-        amount=row.amount,
-        shipping=row.shipping,
-        currency=row.currency,
-        captured=row.captured,
-        url=row.url,
-        created_at=row.created_at,
-        tries=row.tries,
-        steps=steps,
-    )

@@ -21,7 +21,7 @@ LIST_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
 class OrdersUnderWay(Refused):
-    """Something is reserved, or ordered and not yet delivered: the shop needs the address."""
+    """Something is being paid, or ordered and not yet delivered: the shop needs the address."""
 
     def __init__(self, holds: int, orders: int) -> None:
         super().__init__(holds, orders)
@@ -49,7 +49,7 @@ class People(Protocol):
         ...
 
     async def erase(self, person: str, now: int, *, force: bool = False) -> None:
-        """Forgets a person. Raises OrdersUnderWay unless `force`."""
+        """Gives back what they hold and forgets a person. Raises OrdersUnderWay unless `force`."""
         ...
 
 

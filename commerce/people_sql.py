@@ -19,6 +19,7 @@ from commerce.database_sql import Database, insert_new, upsert
 from commerce.money_schema_sql import refund, return_case, shipment
 from commerce.orders import OrderState
 from commerce.people import Erasure, ErasureList, OrdersUnderWay, newest
+from commerce.reservations_sql import OPEN_STATES, find, move, open_of_viewer
 from commerce.schema_sql import (
     customer_detail,
     metadata,
@@ -28,6 +29,7 @@ from commerce.schema_sql import (
     reservation,
 )
 from commerce.stock import HoldState
+from commerce.units_sql import lock
 from commerce.vault import Sealed, Vault
 
 PERSON_COLUMNS: Final = ("viewer", "person")
@@ -45,6 +47,8 @@ UNDER_WAY: Final = (
     OrderState.CANCELLING,
 )
 BATCH: Final = 500
+ERASED: Final = "erased"
+"""Why a hold ended: its viewer asked to be forgotten."""
 SECRET_COLUMNS: Final = frozenset({"wrapped", "sealed", "fingerprint", "request_sha"})
 
 
@@ -154,10 +158,19 @@ class SqlPeople:
         return {"person": person, "tables": found}
 
     async def erase(self, person: str, now: int, *, force: bool = False) -> None:
-        """Forgets a person for good. Raises OrdersUnderWay unless `force`."""
+        """Forgets a person for good. Raises OrdersUnderWay unless `force`.
+
+        What they hold is given back first: a hold is cancelled, and one that is being paid is asked
+        to end, which the provider decides. Until it has, its buyer is not forgotten (unless
+        `force`): who has paid is to get what they paid for, or their money.
+        """
         async with self._database.begin() as conn:
             if not force:
-                await _refuse_under_way(conn, person, now)
+                await _refuse_under_way(conn, person, now, paying=False)
+            await _end_holds(conn, person, now)
+        async with self._database.begin() as conn:
+            if not force:
+                await _refuse_under_way(conn, person, now, paying=True)
             self._erasures.add(Erasure(person, now))
             await _forget(conn, person, now)
 
@@ -250,8 +263,24 @@ async def _forget(conn: AsyncConnection, person: str, at: int) -> None:
     )
 
 
-async def _refuse_under_way(conn: AsyncConnection, person: str, now: int) -> None:
-    open_states = [state.value for state in HoldState if not state.over]
+_ENDS_AS: Final = {HoldState.HELD: HoldState.CANCELLED, HoldState.PAYING: HoldState.CLOSING}
+
+
+async def _end_holds(conn: AsyncConnection, person: str, now: int) -> None:
+    """Gate, payments and people hear of it by the outbox, as of any other end.
+
+    Each is looked at under its lock: whoever begins to pay meanwhile was there before, or is late.
+    """
+    for one in sorted(await open_of_viewer(conn, person), key=lambda hold: hold.rid):
+        await lock(conn, one.rid)
+        hold = await find(conn, one.rid)
+        if hold is not None and hold.state in _ENDS_AS:
+            await move(conn, hold.rid, _ENDS_AS[hold.state], now, reason=ERASED)
+
+
+async def _refuse_under_way(conn: AsyncConnection, person: str, now: int, *, paying: bool) -> None:
+    """For what is ordered; with `paying` also for what is still held."""
+    open_states = [state.value for state in OPEN_STATES] if paying else []
     holds = select(func.count()).where(
         reservation.c.viewer == person, reservation.c.state.in_(open_states)
     )

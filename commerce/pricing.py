@@ -1,7 +1,8 @@
 """From the price of the goods to what is paid: discount, shipping, tax, and each unit's share.
 
-Responsible for the order of the steps (goods, discount, shipping, tax), for the rounding of each,
-and for dividing every step over the units. Pure: it must not know rows or engines.
+Responsible for the order of the steps (goods, the sale's discount, the buyer's coupon on what is
+left, shipping, tax), for the rounding of each, and for dividing every step over the units. Pure: it
+must not know rows or engines.
 
 Each step is recorded with how it was computed, because "why did I pay this?" is asked months later.
 Every division is by largest remainder over the single units, ties by position: giving back three of
@@ -28,7 +29,7 @@ TAX: Final = "tax"
 
 @dataclass(frozen=True, slots=True)
 class Discount:
-    """Off the goods of one drop: a percentage (hundredths of a percent) or an amount."""
+    """Off the goods, of a drop or by a coupon: a percentage (hundredths of one) or an amount."""
 
     title: str
     percent_bp: int | None = None
@@ -40,6 +41,17 @@ class Discount:
             return min(self.amount, subtotal)
         assert self.percent_bp is not None
         return min(_half_up(subtotal * self.percent_bp, WHOLE_BP), subtotal)
+
+
+@dataclass(frozen=True, slots=True)
+class Coupon:
+    """`ends_at` in milliseconds since 1970; `used` counts holds that are open or sold."""
+
+    code: str
+    discount: Discount
+    uses_max: int
+    ends_at: int | None = None
+    used: int = 0
 
 
 LOW_STOCK_DEFAULT: Final = 3
@@ -61,6 +73,7 @@ class Terms:
     currency: str
     shipping: int = 0
     discount: Discount | None = None
+    coupon: Discount | None = None
     tax_bp: int = 0
     tax_title: str = ""
 
@@ -98,10 +111,11 @@ def adjust(subtotal: int, terms: Terms) -> tuple[Adjustment, ...]:
     """The steps for goods of `subtotal`. Steps that change nothing are left out."""
     made: list[Adjustment] = []
     total = subtotal
-    off = terms.discount.of(subtotal) if terms.discount is not None else 0
-    if terms.discount is not None and off:
-        rule = terms.discount
-        basis: dict[str, object] = {"of": subtotal}
+    for rule in (terms.discount, terms.coupon):
+        off = 0 if rule is None else rule.of(total)
+        if rule is None or not off:
+            continue
+        basis: dict[str, object] = {"of": total}
         basis |= (
             {"amount": rule.amount}
             if rule.amount is not None

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from commerce import coupons_sql
 from commerce.database_sql import Database, upsert
-from commerce.errors import TermsFixed, UnknownDrop
+from commerce.errors import CouponRefused, TermsFixed, UnknownDrop
 from commerce.keep import Keep, keep_answer
 from commerce.money_schema_sql import drop_discount, order_adjustment, shop_terms
 from commerce.pricing import Adjustment, Discount, ShopTerms, Terms, adjust, total_of
@@ -36,23 +37,40 @@ async def steps_of(conn: AsyncConnection, rid: str) -> tuple[Adjustment, ...]:
 
 
 async def fix_steps(
-    conn: AsyncConnection, hold: Hold, shipping: int, now: int, *, first: bool = True
+    conn: AsyncConnection,
+    hold: Hold,
+    shipping: int,
+    now: int,
+    *,
+    first: bool = True,
+    coupon: str = "",
 ) -> tuple[Adjustment, ...]:
-    """The steps of a hold, computed and written at the `first` attempt to pay, read afterwards."""
+    """The steps of a hold, computed and written at the `first` attempt to pay, read afterwards.
+
+    The coupon is the first attempt's. Raises CouponRefused, also for another one later.
+    """
     known = await steps_of(conn, hold.rid)
     if known or not first:
+        await same_coupon(conn, hold.rid, coupon)
         return known
     shop_wide = await _shop_terms(conn)
     terms = Terms(
         currency=hold.currency,
         shipping=shipping,
         discount=await discount_of(conn, hold.drop),
+        coupon=await coupons_sql.take(conn, coupon, hold.rid, now) if coupon else None,
         tax_bp=shop_wide.tax_bp,
         tax_title=shop_wide.tax_title,
     )
     steps = adjust(hold.total, terms)
     await write_steps(conn, hold.rid, steps, now)
     return steps
+
+
+async def same_coupon(conn: AsyncConnection, rid: str, coupon: str) -> None:
+    """Raises CouponRefused if the terms of this hold were fixed without it."""
+    if coupon and await coupons_sql.used_by(conn, rid) != coupon:
+        raise CouponRefused("fixed")
 
 
 async def steps_paid(

@@ -3,18 +3,23 @@
 Responsible for the queries. It must not know the gate, and it changes nothing. Each SKU's row must
 be the sum of its ledger; what is held must be what open reservations hold; what a drop has given
 out and what each viewer has had of it must be what their reservations say.
+
+A reservation takes its units while it is open, when it is sold, and also when it lapsed and its
+money came late and bought them anew (`money_sql.settle_late`, and every order that was made anew
+after a restore): it stays expired for ever, but there is an order of it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.database_sql import Database
 from commerce.reconcile import Difference, Page
 from commerce.reservations_sql import OPEN_STATES
 from commerce.schema_sql import (
+    orders,
     outbox,
     reservation,
     reservation_line,
@@ -29,7 +34,13 @@ from commerce.stock import HoldState, StockRow
 
 DIFFERENCES_MAX: Final = 50
 """Of viewers, in one page; one is enough to look into it."""
-_TAKING: Final = (*OPEN_STATES, HoldState.SOLD)
+_TAKING: Final = or_(
+    reservation.c.state.in_((*OPEN_STATES, HoldState.SOLD)),
+    and_(
+        reservation.c.state == HoldState.EXPIRED, exists().where(orders.c.rid == reservation.c.rid)
+    ),
+)
+"""Reservations whose units count as given out."""
 
 
 class SqlBooks:
@@ -119,7 +130,7 @@ async def _drops(conn: AsyncConnection, skus: Sequence[str]) -> list[Difference]
     found = await conn.execute(
         select(reservation.c.drop, line.sku, func.sum(line.quantity))
         .join(reservation, reservation.c.rid == line.rid)
-        .where(_of_pairs(given), reservation.c.state.in_(_TAKING))
+        .where(_of_pairs(given), _TAKING)
         .group_by(reservation.c.drop, line.sku)
     )
     sums = {(drop, sku): int(units) for drop, sku, units in found}
@@ -135,7 +146,7 @@ async def _viewers(conn: AsyncConnection, skus: Sequence[str]) -> list[Differenc
         .join(sale_drop, sale_drop.c.id == use.drop)
         .join(
             reservation,
-            and_(head.viewer == use.viewer, head.drop == use.drop, head.state.in_(_TAKING)),
+            and_(head.viewer == use.viewer, head.drop == use.drop, _TAKING),
             isouter=True,
         )
         .join(

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from commerce.errors import Refused
 from commerce.gate import Image, Orphan
+from commerce.keep import Keep
 from commerce.stock import Drop, Hold, HoldState, Levels, Line, Press, StockRow
 
 
@@ -100,15 +101,34 @@ class Record(Protocol):
     async def tombstone(self, orphans: Sequence[Orphan], now: int) -> dict[str, HoldState]:
         """Closes the rids of wins that never became durable; each rid's state in the record."""
 
-    async def adjust(self, sku: str, delta: int, *, ref: str, kind: str, now: int) -> StockRow:
+    async def adjust(
+        self,
+        sku: str,
+        delta: int,
+        *,
+        ref: str,
+        kind: str,
+        now: int,
+        keep: Keep[StockRow] | None = None,
+    ) -> StockRow:
         """Changes stock once per ref. Raises UnknownSku, StockHeld, KeyConflict."""
 
     async def set_on_hand(
-        self, sku: str, to: int, expected: int, *, drain: bool, ref: str, now: int
+        self,
+        sku: str,
+        to: int,
+        expected: int,
+        *,
+        drain: bool,
+        ref: str,
+        now: int,
+        keep: Keep[StockRow] | None = None,
     ) -> StockRow:
         """Compare-and-set, once per ref. Raises UnknownSku, StockChanged, StockHeld."""
 
-    async def cancel_drain(self, sku: str, *, ref: str, now: int) -> StockRow:
+    async def cancel_drain(
+        self, sku: str, *, ref: str, now: int, keep: Keep[StockRow] | None = None
+    ) -> StockRow:
         """What has not run down yet stays. Raises UnknownSku."""
 
     async def stock_rows(self, skus: Sequence[str]) -> dict[str, StockRow]:

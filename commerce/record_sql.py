@@ -23,6 +23,7 @@ from commerce import (
     image_sql,
     reservations_sql,
     stock_sql,
+    units_sql,
     waiting_sql,
     winners_sql,
 )
@@ -33,6 +34,7 @@ from commerce.database_sql import Database
 from commerce.errors import HoldEnded, Unavailable, UnknownHold
 from commerce.gate import Fenced, Image, Orphan
 from commerce.hold_rule import DEFAULT_RULE, HoldRule
+from commerce.keep import Keep, keep_answer
 from commerce.outbox_sql import SqlOutbox
 from commerce.record import Epoch, Outcome, Price, Winner
 from commerce.schema_sql import reservation, sale_drop, shop
@@ -155,6 +157,9 @@ class SqlRecord:
         """See `Record.cancel`. What is being paid becomes `closing`: the provider ends it."""
         for _attempt in range(CANCEL_TRIES):
             async with self._database.begin() as conn:
+                # Under its lock: between looking and moving it could begin to be paid and closed,
+                # and `closing` becomes `cancelled` by the provider's word alone.
+                await units_sql.lock(conn, rid)
                 hold = await reservations_sql.find(conn, rid)
                 if hold is None or hold.viewer != viewer:
                     raise UnknownHold(rid)
@@ -206,24 +211,46 @@ class SqlRecord:
             self._crash_point("reap:before_commit")
         return after
 
-    async def adjust(self, sku: str, delta: int, *, ref: str, kind: str, now: int) -> StockRow:
+    async def adjust(
+        self,
+        sku: str,
+        delta: int,
+        *,
+        ref: str,
+        kind: str,
+        now: int,
+        keep: Keep[StockRow] | None = None,
+    ) -> StockRow:
         """See `Record.adjust`."""
         async with self._database.begin() as conn:
-            return await stock_sql.adjust(conn, sku, delta, ref=ref, kind=kind, now=now)
+            row = await stock_sql.adjust(conn, sku, delta, ref=ref, kind=kind, now=now)
+            return await keep_answer(keep, conn, row)
 
     async def set_on_hand(
-        self, sku: str, to: int, expected: int, *, drain: bool, ref: str, now: int
+        self,
+        sku: str,
+        to: int,
+        expected: int,
+        *,
+        drain: bool,
+        ref: str,
+        now: int,
+        keep: Keep[StockRow] | None = None,
     ) -> StockRow:
         """See `Record.set_on_hand`."""
         async with self._database.begin() as conn:
-            return await drain_sql.set_on_hand(
+            row = await drain_sql.set_on_hand(
                 conn, sku, to, expected, drain=drain, ref=ref, now=now
             )
+            return await keep_answer(keep, conn, row)
 
-    async def cancel_drain(self, sku: str, *, ref: str, now: int) -> StockRow:
+    async def cancel_drain(
+        self, sku: str, *, ref: str, now: int, keep: Keep[StockRow] | None = None
+    ) -> StockRow:
         """See `Record.cancel_drain`."""
         async with self._database.begin() as conn:
-            return await drain_sql.cancel_drain(conn, sku, ref=ref, now=now)
+            row = await drain_sql.cancel_drain(conn, sku, ref=ref, now=now)
+            return await keep_answer(keep, conn, row)
 
     async def stock_rows(self, skus: Sequence[str]) -> dict[str, StockRow]:
         """See `Record.stock_rows`."""

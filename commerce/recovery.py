@@ -7,7 +7,7 @@ of each that this database does not know:
     paid, units are there   reservation, payment, order and ledger are made anew
     paid, no unit is left   the money goes back by itself (or is let go, if it was only reserved)
     paid and given back     nothing is owed to anybody, nothing is made
-    the same, in part       left to a person: `reconcile` lists it until somebody has decided
+    the same, in part       an order, if there are units, else the rest goes back by itself too
     refunds of what we know are counted, so that nobody is given the same money twice
 
 It must not know SQL or the SDK. Every step may be repeated and may run on several nodes at once:
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from commerce import snapshot
 from commerce.errors import Unavailable
 from commerce.payments import Provider, ProviderRefused, Seen
-from commerce.refunds import SeenRefund
+from commerce.refunds import RefundState, SeenRefund, judge
 from commerce.settlement import Settlement, derived_key
 
 if TYPE_CHECKING:  # the record is chosen in live/trade.py
@@ -47,10 +47,12 @@ class Recovered:
     sessions: int = 0
     ended: int = 0
     rebuilt: int = 0
+    returned: int = 0
+    """Payments that were back in part and have no unit: their rest was promised back."""
     refunds: int = 0
     without_terms: int = 0
-    by_hand: int = 0
-    """Paid and given back in part: what is still owed, a person has to say."""
+    """Paid, and the provider does not know for what: `reconcile` lists it until a person has
+    decided."""
     undecided: int = 0
     complete: bool = True
 
@@ -66,12 +68,14 @@ class Recovery:
         refunding: "Refunding",
         *,
         clock: Callable[[], int],
+        new_id: Callable[[], str],
     ) -> None:
         self._provider = provider
         self._record = record
         self._settlement = settlement
         self._refunding = refunding
         self._clock = clock
+        self._new_id = new_id
 
     async def after_restore(self) -> Recovered | None:
         """If this database was restored and not reconciled since. Raises Unavailable."""
@@ -92,34 +96,34 @@ class Recovery:
         sessions = await self._provider.list_sessions(since_ms, SESSIONS_MAX)
         refunds = await self._provider.list_refunds(since_ms, REFUNDS_MAX)
         done.complete = len(sessions) < SESSIONS_MAX and len(refunds) < REFUNDS_MAX
-        back: dict[str, int] = {}
+        back: dict[str, list[SeenRefund]] = {}
         for one in refunds:
-            if one.status != "failed":
-                back[one.intent] = back.get(one.intent, 0) + one.amount
+            if judge(one.status) is not RefundState.FAILED:
+                back.setdefault(one.intent, []).append(one)
         ours = [seen for seen in sessions if seen.payment]
         for start in range(0, len(ours), PART):
             part = ours[start : start + PART]
             unknown = await self._record.unknown([seen.payment or "" for seen in part])
             for seen in part:
                 if seen.payment in unknown:
-                    await self._one(seen, back.get(seen.intent or "", 0), done)
+                    await self._one(seen, back.get(seen.intent or "", []), done)
         await self._known_refunds(refunds, done)
         done.sessions = len(ours)
         _log.warning(
             "after a restore: %d sessions at the provider, %d orders made anew, %d pages ended, "
             "%d refunds counted, %d to look at",
             done.sessions, done.rebuilt, done.ended, done.refunds,
-            done.undecided + done.without_terms + done.by_hand,
+            done.undecided + done.without_terms,
         )  # fmt: skip
         return done
 
-    async def _one(self, seen: Seen, back: int, done: Recovered) -> None:
+    async def _one(self, seen: Seen, back: Sequence[SeenRefund], done: Recovered) -> None:
         if seen.intent_status not in MONEYED:
             if seen.session_status == "open":
                 await self._settlement.stray(seen)
                 done.ended += 1
             return
-        if seen.captured and back >= seen.captured:
+        if seen.captured and sum(one.amount for one in back) >= seen.captured:
             return
         terms = snapshot.read(seen.about)
         if terms is None:
@@ -128,8 +132,12 @@ class Recovery:
             return
         try:
             if back and not await self._record.in_stock(terms):
-                _log.error("payment %s was given back in part, and no unit is left", seen.payment)
-                done.by_hand += 1
+                _log.warning(
+                    "payment %s is back in part and has no unit: the rest goes too", seen.payment
+                )
+                done.returned += await self._record.rebuild(
+                    terms, seen, self._clock(), back=back, new_id=self._new_id()
+                )
                 return
             if seen.intent_status == "requires_capture" and await self._record.in_stock(terms):
                 await self._capture(seen)

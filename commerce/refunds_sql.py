@@ -27,6 +27,7 @@ from commerce.pricing import refund_parts, tax_of_part
 from commerce.refunds import MOVES, OUTSIDE, Refund, RefundState, SeenRefund, judge
 from commerce.schema_sql import orders, payment
 
+FOUND: Final = "made at the provider"
 LOOK_AFTER_MS: Final = 2_000
 LOOK_AFTER_MAX_MS: Final = 600_000
 """Pauses of the poller for one refund; a bank may take days, webhooks are faster."""
@@ -75,6 +76,20 @@ async def promise_unallocated(
     await _insert(conn, made, RefundState.REQUESTED, now)
     await _count(conn, made, [], now)
     return made
+
+
+async def adopt_unallocated(
+    conn: AsyncConnection, rid: str, money: OrderMoney, seen: SeenRefund, now: int
+) -> int:
+    """A refund that only the provider remembers, of money without a unit; how much it counts."""
+    if judge(seen.status) is RefundState.FAILED or not 0 < seen.amount <= money.left:
+        return 0
+    id_ = seen.refund or seen.id
+    made = _new(id_, rid, money, None, seen.amount, FOUND, OUTSIDE, now, None)
+    await _insert(conn, made, RefundState.REQUESTED, now)
+    await _count(conn, made, [], now)
+    await _advance(conn, made, seen, now)
+    return seen.amount
 
 
 async def ask(
@@ -252,7 +267,7 @@ async def _adopt(
         return None
     return await promise(
         conn, id_=id_, rid=rid, order=order, units=units, amount=seen.amount,
-        reason="made at the provider", by=OUTSIDE, now=now,
+        reason=FOUND, by=OUTSIDE, now=now,
     )  # fmt: skip
 
 

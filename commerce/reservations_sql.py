@@ -13,8 +13,8 @@ What is not drawn is refused. `paying` never expires by itself: as long as someb
 unit is theirs, so it goes through `closing` and only the provider's final word frees it. Each move
 is one UPDATE … WHERE state IN (…), and of two that collide the one that finds no row has lost.
 
-Locks are taken in one order everywhere (reservations, viewers' units, drops' units, stock, each
-sorted), so two transactions wait for each other but never both.
+Locks are taken in one order everywhere (reservations, coupons, viewers' units, drops' units, stock,
+each sorted), so two transactions wait for each other but never both.
 """
 
 from collections import defaultdict
@@ -24,7 +24,7 @@ from typing import Any, Final
 from sqlalchemy import Row, and_, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commerce import drain_sql
+from commerce import coupons_sql, drain_sql
 from commerce.bulk_sql import add_to_rows, in_texts, insert_rows, texts
 from commerce.outbox_sql import SqlOutbox
 from commerce.schema_sql import (
@@ -213,6 +213,7 @@ async def _settle(conn: AsyncConnection, holds: Sequence[Hold], to: HoldState, n
                 }
             )
     await insert_rows(conn, stock_ledger, ledger)
+    await coupons_sql.settle(conn, [hold.rid for hold in holds], sold=sold)
     if not sold:
         await _give_back(conn, viewers, drops)
     for sku, units in sorted(stock.items()):

@@ -28,7 +28,7 @@ from commerce.payments import (
     Seen,
     judge,
 )
-from commerce.stock import Hold, HoldState
+from commerce.stock import HoldState
 
 if TYPE_CHECKING:  # the record and the inbox are chosen in live/app.py
     from commerce.payments_sql import SqlPayments
@@ -46,6 +46,8 @@ _NOTES: Final = {
     Meaning.REQUIRES_ACTION: PaymentState.REQUIRES_ACTION,
     Meaning.PROCESSING: PaymentState.PROCESSING,
 }
+SETTLED: Final = (PaymentState.CAPTURED, PaymentState.UNALLOCATED)
+"""Nothing that the provider says about its page or its money moves such a payment any more."""
 _SOLD: Final = (PaymentState.AUTHORISED, PaymentState.CAPTURING)
 _log = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ class Settlement:
         lock = self._locks.setdefault(id_, asyncio.Lock())
         async with lock:
             for _ in range(STEPS_MAX):
-                known = await self._record.find(id_)
+                known = await self._record.standing(id_)
                 if known is None or not await self._round(*known):
                     return
 
@@ -93,9 +95,9 @@ class Settlement:
         """A session or intent that names our payment but is not the one we work with: end it."""
         await self._end(seen, f"stray {seen.session or seen.intent}", 0)
 
-    async def _round(self, payment: Payment, hold: Hold) -> bool:
+    async def _round(self, payment: Payment, hold: HoldState) -> bool:
         """One look and what follows from it; whether to look again."""
-        if payment.state in (PaymentState.CAPTURED, PaymentState.UNALLOCATED):
+        if payment.state in SETTLED:
             return False
         seen = await self._look(payment)
         if seen is None:
@@ -114,7 +116,7 @@ class Settlement:
             return await self._money(payment, seen, meaning)
         if payment.state is PaymentState.CANCEL_REQUESTED:
             return await self._let_go(payment, seen)
-        if hold.state is HoldState.CLOSING:
+        if hold is HoldState.CLOSING:
             return await self._record.close(payment.id, payment.rid, self._clock())
         if meaning is Meaning.DECLINED and seen.session_status == "complete":
             return await self._end(seen, payment.id, payment.tries)  # the page takes no other card

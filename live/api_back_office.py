@@ -4,6 +4,7 @@ Responsible for what only hosts see. Lists that can be long are read page by pag
 export of 100,000 orders never stands in memory. It must not decide anything about orders.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -14,7 +15,7 @@ from commerce.errors import UnknownOrder
 from commerce.money import format_amount
 from commerce.orders import OrderFilter, Orders
 from commerce.packing import PARCELS_MAX, Parcel
-from commerce.pricing import TITLE_CHARS_MAX, WHOLE_BP, Discount, ShopTerms
+from commerce.pricing import TITLE_CHARS_MAX, WHOLE_BP, Coupon, Discount, ShopTerms
 from commerce.provider_check import BACK_MAX_MS, ProviderCheck, Report
 from live import csv_text, receipt
 from live.api_order_desk import SEARCH_CHARS_MAX, Instant
@@ -26,6 +27,7 @@ from live.shows import Shows
 from realtime.wire import INT_MAX
 
 if TYPE_CHECKING:  # chosen in live/app.py
+    from commerce.coupons_sql import SqlCoupons
     from commerce.packing_sql import SqlPacking
     from commerce.pricing_sql import SqlTerms
 
@@ -42,6 +44,8 @@ PARCEL_COLUMNS: Final = (
     "order", "placed_at", "name", "phone", "line1", "line2", "city", "region", "postcode",
     "country", "sku", "title", "quantity",
 )  # fmt: skip
+
+COUPON: Final = re.compile(r"[A-Z0-9_-]{1,40}")
 
 Title = Annotated[str, Meta(min_length=1, max_length=TITLE_CHARS_MAX)]
 
@@ -150,6 +154,34 @@ class DiscountView(Struct, frozen=True):
     discount: DiscountBody | None
 
 
+class CouponBody(Struct, frozen=True):
+    """What a code takes off what is left of the goods, for how many orders, and until when."""
+
+    title: Title
+    uses_max: Annotated[int, Meta(ge=0, le=INT_MAX)]
+    percent_bp: Annotated[int, Meta(ge=1, le=WHOLE_BP)] | None = None
+    amount: Annotated[int, Meta(ge=1, le=INT_MAX)] | None = None
+    ends_at: Annotated[int, Meta(ge=0, le=INT_MAX)] | None = None
+
+
+class CouponView(Struct, frozen=True):
+    """A coupon, and how often it is in use."""
+
+    code: str
+    title: str
+    percent_bp: int | None
+    amount: int | None
+    uses_max: int
+    used: int
+    ends_at: int | None
+
+
+class CouponList(Struct, frozen=True):
+    """By code."""
+
+    coupons: list[CouponView]
+
+
 class DifferenceView(Struct, frozen=True):
     """Where our books and the provider's differ; minor units."""
 
@@ -194,6 +226,7 @@ class BackOfficeApi:
         orders: Orders,
         packing: "SqlPacking",
         terms: "SqlTerms",
+        coupons: "SqlCoupons",
         reconciler: ProviderCheck,
         shop: ShopDesk,
         shows: Shows,
@@ -203,6 +236,7 @@ class BackOfficeApi:
         self._orders = orders
         self._packing = packing
         self._terms = terms
+        self._coupons = coupons
         self._reconciler = reconciler
         self._shop = shop
         self._shows = shows
@@ -246,6 +280,11 @@ class BackOfficeApi:
                   "Take it away, before the first reservation of the sale.", self.delete_discount,
                   DiscountView, who=host, key="optional", codes=("unknown_drop", "terms_fixed"),
                   tag="shop"),
+            Route("GET", "/api/v1/coupons", "list_coupons", "Codes that take something off.",
+                  self.list_coupons, CouponList, who=host, tag="shop"),
+            Route("PUT", "/api/v1/coupons/{code}", "put_coupon",
+                  "Make a coupon, or change it for holds to come.", self.put_coupon, CouponView,
+                  who=host, body=CouponBody, key="optional", codes=("terms_fixed",), tag="shop"),
             Route("GET", "/api/v1/reconciliation", "reconcile",
                   "Compare our books with the payment provider's, now.", self.reconcile,
                   Reconciliation, who=host, query=ReconcileQuery, tag="shop"),
@@ -365,6 +404,22 @@ class BackOfficeApi:
         drop, now = call.path["drop"], self._clock()
         return _discount(await self._terms.put_discount(drop, None, now, call.keep(_discount)))
 
+    async def list_coupons(self, call: Call) -> CouponList:
+        """By code."""
+        return CouponList([_coupon(one) for one in await self._coupons.list()])
+
+    async def put_coupon(self, call: Call) -> CouponView:
+        """Ended by an `ends_at` that has passed; never below what is used."""
+        body: CouponBody = call.body
+        code, title = call.path["code"].upper(), clean(body.title)
+        if COUPON.fullmatch(code) is None:
+            raise refuse("bad_params", field="code")
+        if (body.percent_bp is None) == (body.amount is None) or not title:
+            raise refuse("bad_params", field="percent_bp" if title else "title")
+        discount = Discount(title, body.percent_bp, body.amount)
+        wanted = Coupon(code, discount, body.uses_max, body.ends_at)
+        return _coupon(await self._coupons.put(wanted, self._clock(), call.keep(_coupon)))
+
     async def reconcile(self, call: Call) -> Reconciliation:
         """Brings in what news there is, and reports what still differs."""
         query: ReconcileQuery = call.query
@@ -395,6 +450,14 @@ def _discount(discount: Discount | None) -> DiscountView:
     if discount is None:
         return DiscountView(None)
     return DiscountView(DiscountBody(discount.title, discount.percent_bp, discount.amount))
+
+
+def _coupon(coupon: Coupon) -> CouponView:
+    rule = coupon.discount
+    return CouponView(
+        coupon.code, rule.title, rule.percent_bp, rule.amount, coupon.uses_max, coupon.used,
+        coupon.ends_at,
+    )  # fmt: skip
 
 
 def _parcel(parcel: Parcel) -> ParcelView:

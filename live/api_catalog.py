@@ -21,7 +21,7 @@ from commerce.idempotency import request_sha
 from commerce.reconcile import Light, Reconciler
 from commerce.stock import StockRow
 from live.http import Call, Route
-from live.imports import Report, import_file, settle_currency
+from live.imports import Report, import_file, settle_currency, view_report
 from live.messages import DELTA_MAX
 from live.shop import ShopDesk
 from realtime.wire import INT_MAX
@@ -257,7 +257,9 @@ class CatalogApi:
     async def import_products(self, call: Call) -> Report:
         """A report row by row; `refused` rows mean that nothing was imported."""
         query: ImportQuery = call.query
-        return await import_file(self._catalog, self._shop, call.raw, query.currency)
+        return await import_file(
+            self._catalog, self._shop, call.raw, query.currency, call.keep(view_report)
+        )
 
     async def check_stock(self, _call: Call) -> StockCheck:
         """From memory: the check runs all the time."""
@@ -284,7 +286,10 @@ class CatalogApi:
         """The Idempotency-Key is also the reference in the ledger."""
         key = call.headers["idempotency-key"]
         row, _ = await self._checkout.adjust(
-            call.path["sku"], call.body.delta, ref=reference(call.me.id, key)
+            call.path["sku"],
+            call.body.delta,
+            ref=reference(call.me.id, key),
+            keep=call.keep(_stock),
         )
         return _stock(row)
 
@@ -297,13 +302,16 @@ class CatalogApi:
             body.expected,
             ref=reference(call.me.id, call.headers["idempotency-key"]),
             drain=body.drain,
+            keep=call.keep(_stock),
         )
         return _stock(row)
 
     async def cancel_drain(self, call: Call) -> StockView:
         """Harmless where nothing runs down."""
         ref = reference(call.me.id, call.headers["idempotency-key"])
-        row, _ = await self._checkout.cancel_drain(call.path["sku"], ref=ref)
+        row, _ = await self._checkout.cancel_drain(
+            call.path["sku"], ref=ref, keep=call.keep(_stock)
+        )
         return _stock(row)
 
 

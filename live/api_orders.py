@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from commerce.checkout import Checkout
 from commerce.errors import UnknownHold
 from commerce.pay import Pay
-from commerce.payments import Address, Delivery
+from commerce.payments import Address, Delivery, PaymentPage
 from commerce.stock import HoldState
 from live.chat import clean
 from live.codes import refuse
@@ -24,6 +24,9 @@ PAYMENT_LEASE_MS: Final = 10_000
 """A hold has one payment and one page, however often it is asked for: a buyer whose node died need
 not wait until the slowest provider would have answered."""
 WEBHOOK_BYTES_MAX: Final = 256 * 1024
+
+COUPON_OR_NONE: Final = r"^[A-Za-z0-9_-]*$(?!\n)"
+"""The code of a coupon, in either case."""
 
 ShortText = Annotated[str, Meta(min_length=1, max_length=120)]
 
@@ -65,6 +68,8 @@ class PayBody(Struct, frozen=True):
     email: Annotated[str, Meta(max_length=254, pattern=r"^[^@\s]+@[^@\s.]+(\.[^@\s.]+)+$(?!\n)")]
     address: AddressBody
     phone: Annotated[str, Meta(max_length=40, pattern=r"^[0-9+() ./-]*$(?!\n)")] = ""
+    coupon: Annotated[str, Meta(max_length=40, pattern=COUPON_OR_NONE)] = ""
+    """For the first page of a hold: its terms stand afterwards."""
 
 
 class PaymentView(Struct, frozen=True):
@@ -98,7 +103,7 @@ class OrdersApi:
                   "Give name and address, get the provider's payment page.",
                   self.begin_payment, PaymentView, who="somebody", body=PayBody, status=201,
                   key="required", lease_ms=PAYMENT_LEASE_MS,
-                  codes=("unknown_hold", "hold_ended", "payment_open"),
+                  codes=("unknown_hold", "hold_ended", "payment_open", "coupon_refused"),
                   tag="buying"),
             Route("POST", "/api/v1/webhooks/stripe", "accept_event",
                   "An event of the payment provider, signed.", self.accept_event, None,
@@ -152,17 +157,23 @@ class OrdersApi:
             rid,
             delivery,
             return_url=f"{self._address}/show/{hold.show}",
+            coupon=body.coupon.upper(),
+            keep=call.keep(_page),
         )
-        return PaymentView(
-            url=page.url,
-            total=Money(page.total, page.currency),
-            shipping=Money(page.shipping, page.currency),
-            until_ms=page.hold.until_ms,
-        )
+        return _page(page)
 
     async def accept_event(self, call: Call) -> None:
         """Stored, then answered; worked on afterwards."""
         await self._pay.accept(call.raw, call.headers.get("stripe-signature", ""))
+
+
+def _page(page: PaymentPage) -> PaymentView:
+    return PaymentView(
+        url=page.url,
+        total=Money(page.total, page.currency),
+        shipping=Money(page.shipping, page.currency),
+        until_ms=page.hold.until_ms,
+    )
 
 
 def _text(text: str, field: str) -> str:

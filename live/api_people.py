@@ -63,7 +63,7 @@ class PeopleApi:
         return Held(**await self._people.export(call.me.id))
 
     async def erase_me(self, call: Call) -> None:
-        """Refused while something is reserved or on its way."""
+        """Gives holds back; refused while something is being paid or on its way."""
         await self._people.erase(call.me.id, self._clock())
 
     async def theirs(self, call: Call) -> Held:

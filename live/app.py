@@ -343,6 +343,7 @@ def _money_routes(app: App) -> list[Route]:
         trade.orders,
         money.packing,
         money.terms,
+        money.coupons,
         money.check,
         app.shop,
         app.shows,

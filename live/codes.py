@@ -90,6 +90,7 @@ CODES: Final = MappingProxyType(
         "refund_too_large": Code(409, False, "That is more than is left of what was paid."),
         "not_refundable": Code(409, False, "There is no money of this order to give back."),
         "terms_fixed": Code(409, False, "Somebody has reserved under these terms already."),
+        "coupon_refused": Code(409, False, "This coupon cannot be used."),
         "csv_columns": Code(422, False, "This file lacks columns that a product file needs."),
         "csv_encoding": Code(422, False, "This file is not UTF-8 text."),
         "csv_too_many_rows": Code(413, False, "This file has too many rows."),

@@ -19,7 +19,7 @@ from commerce.stock import Level
 from commerce.waiting import Waitlist
 from live.stage import Stage
 from realtime.broker import Item, State, Tally
-from realtime.errors import BrokerUnavailable
+from realtime.errors import BrokerUnavailable, Rejected
 from realtime.hub import Hub
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Counters:
                 await self._publish_levels()
                 if turn % LIKES_EVERY == 0:
                     await self._publish_likes()
-            except (BrokerUnavailable, CommerceError) as outage:
+            except (BrokerUnavailable, CommerceError, Rejected) as outage:
                 log.warning("counters wait: %s", type(outage).__name__)
 
     async def _publish_levels(self) -> None:
@@ -78,8 +78,8 @@ class Counters:
                 )
         try:
             for show, states in items.items():
-                await self._hub.publish(show, states)
-        except BrokerUnavailable:
+                await self._hub.publish_all(show, states)
+        except (BrokerUnavailable, Rejected):
             self.mark(batch)
             raise
         self._tell_stage(batch)
@@ -106,6 +106,6 @@ class Counters:
         for show, n in likes.items():
             try:
                 await self._hub.publish(show, [Tally("likes", n)])
-            except BrokerUnavailable:
+            except (BrokerUnavailable, Rejected):
                 self._likes[show] += n
                 raise

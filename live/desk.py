@@ -184,7 +184,9 @@ async def _person_erase(settings: Settings, person: str, *, force: bool) -> None
         try:
             await (await office.people()).erase(person, clock(), force=force)
         except OrdersUnderWay as busy:
-            fail(f"{busy.holds} reserved and {busy.orders} ordered things; --force forgets anyway")
+            fail(
+                f"{busy.holds} things being paid and {busy.orders} ordered; --force forgets anyway"
+            )
     typer.echo("forgotten")
 
 

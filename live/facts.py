@@ -16,7 +16,7 @@ from commerce.orders import Orders
 from commerce.outbox import Fact, Outbox
 from live.views import hold_view, order_view
 from realtime.broker import Direct, Item
-from realtime.errors import BrokerUnavailable
+from realtime.errors import BrokerUnavailable, Rejected
 from realtime.hub import Hub
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class FactTeller:
             told = 0
             try:
                 told = await self.tell()
-            except (BrokerUnavailable, CommerceError) as outage:
+            except (BrokerUnavailable, CommerceError, Rejected) as outage:
                 log.warning("facts wait: %s", type(outage).__name__)
             if told < BATCH_MAX:
                 await asyncio.sleep(LOOK_S)
@@ -63,8 +63,7 @@ class FactTeller:
             show = str(fact.payload["show"])
             rooms.setdefault(show, []).extend(await self._items(fact))
         for show, items in rooms.items():
-            if items:
-                await self._hub.publish(show, items)
+            await self._hub.publish_all(show, items)
         if facts:
             await self._outbox.done([fact.id for fact in facts], self._clock())
         return len(facts)

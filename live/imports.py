@@ -14,6 +14,7 @@ from commerce.catalog import Catalog
 from commerce.catalog_csv import ImportRefused
 from commerce.catalog_import import parse_shopify_csv
 from commerce.catalog_plan import ImportReport
+from commerce.keep import Keep
 from live.codes import refuse, refuse_with
 from live.shop import ShopDesk
 from realtime.errors import Rejected
@@ -68,8 +69,14 @@ async def settle_currency(catalog: Catalog, shop: ShopDesk, currency: str) -> No
     await shop.put(replace(known, currency=currency))
 
 
-async def import_file(catalog: Catalog, shop: ShopDesk, data: bytes, currency: str) -> Report:
-    """Import a Shopify product CSV, all rows or none.
+async def import_file(
+    catalog: Catalog,
+    shop: ShopDesk,
+    data: bytes,
+    currency: str,
+    keep: Keep[ImportReport] | None = None,
+) -> Report:
+    """Import a Shopify product CSV, all rows or none; `keep` is called only if something changed.
 
     Raises `Rejected` (csv_columns, csv_encoding, csv_too_many_rows, too_large, csv_refused) whose
     details list each wrong row, or wrong_currency; and `BadCurrency`.
@@ -77,10 +84,10 @@ async def import_file(catalog: Catalog, shop: ShopDesk, data: bytes, currency: s
     try:
         parsed = await asyncio.to_thread(parse_shopify_csv, data, currency)
         await settle_currency(catalog, shop, currency)
-        report = await catalog.import_plan(parsed, f"import:{_sha(data, currency)}")
+        report = await catalog.import_plan(parsed, f"import:{_sha(data, currency)}", keep)
     except ImportRefused as refused:
         raise as_rejected(refused) from None
-    return _report(report)
+    return view_report(report)
 
 
 def as_rejected(refused: ImportRefused) -> Rejected:
@@ -106,7 +113,8 @@ def _sha(data: bytes, currency: str) -> str:
     return hashlib.sha256(currency.encode() + b"\0" + data).hexdigest()
 
 
-def _report(report: ImportReport) -> Report:
+def view_report(report: ImportReport) -> Report:
+    """As a page or a terminal shows it."""
     return Report(
         currency=report.currency,
         rows=report.rows,

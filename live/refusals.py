@@ -38,6 +38,7 @@ CODE_OF: Final = MappingProxyType(
         errors.RefundTooLarge: "refund_too_large",
         errors.NotRefundable: "not_refundable",
         errors.TermsFixed: "terms_fixed",
+        errors.CouponRefused: "coupon_refused",
         errors.PaymentPending: "payment_open",
         errors.StockHeld: "stock_held",
         errors.StockChanged: "stock_changed",

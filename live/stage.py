@@ -106,7 +106,7 @@ class Stage:
                 facts, drops = await self._facts(show, currency, levels, now)
                 changes = _changes(room.facts, facts)
                 if changes:
-                    await self._hub.publish(show_id, changes)
+                    await self._hub.publish_all(show_id, changes)
         self._skus[show_id] = _skus_of(facts)
         due = next_change_at(drops, now)
         if show.state is ShowState.ENDED:

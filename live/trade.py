@@ -16,6 +16,7 @@ from commerce.catalog_sql import SqlCatalog
 from commerce.checkout import Checkout
 from commerce.claims import ClaimKeeper
 from commerce.claims_sql import SqlClaims
+from commerce.coupons_sql import SqlCoupons
 from commerce.crash_points import CrashHook
 from commerce.database_sql import Database
 from commerce.disputes_sql import SqlDisputes
@@ -118,6 +119,7 @@ class Money:
     dossiers: SqlDossiers
     packing: SqlPacking
     terms: SqlTerms
+    coupons: SqlCoupons
     check: ProviderCheck
     recovery: Recovery
 
@@ -202,6 +204,7 @@ async def open_trade(
             SqlDossiers(database),
             SqlPacking(database, engines.people),
             SqlTerms(database),
+            SqlCoupons(database),
             open_check(provider, database, now, pay.look_again),
             open_recovery(provider, database, engines.people, now, checkout.settle),
         ),
@@ -248,6 +251,7 @@ def open_recovery(
         Settlement(provider, record, clock=now, new_id=new_id, settle=settle),
         open_refunding(provider, database, now),
         clock=now,
+        new_id=new_id,
     )
 
 

@@ -89,6 +89,11 @@ class Nursery:
         self._ends: dict[int, asyncio.Future[int]] = {}
         self._turn = asyncio.Lock()
 
+    @property
+    def pid(self) -> int:
+        """Of the process that is parent of all nodes."""
+        return self._process.pid
+
     async def start(self) -> None:
         """Imports the program; takes a second or two."""
         self._process = await asyncio.create_subprocess_exec(

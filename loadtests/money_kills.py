@@ -25,7 +25,8 @@ POSTGRES_EVERY: Final = 5
 """One kill in so many is PostgreSQL's, where there is one."""
 POINT_WAIT_S: Final = 12.0
 """A node whose point is not reached by then is killed where it is."""
-START_S: Final = 60.0
+START_S: Final = 600.0
+"""On a machine on which others have the CPU."""
 POLL_S: Final = 0.05
 NTH_MAX: Final = 3
 
@@ -42,6 +43,8 @@ class Kills:
         self._progress = progress
         self._deck: list[CrashPoint] = []
         self.by_kind: Counter[str] = Counter()
+        self.at_work_on: Node | None = None
+        """The node that is meant to be dead now, or about to die."""
 
     @property
     def done(self) -> int:
@@ -56,7 +59,9 @@ class Kills:
             if self._cluster.postgres is not None and number % POSTGRES_EVERY == 2:
                 await self._postgres()
             else:
-                await self._node(self._random.choice(self._cluster.nodes), at_point=number % 2 == 0)
+                self.at_work_on = self._random.choice(self._cluster.nodes)
+                await self._node(self.at_work_on, at_point=number % 2 == 0)
+                self.at_work_on = None
 
     async def _postgres(self) -> None:
         postgres = self._cluster.postgres

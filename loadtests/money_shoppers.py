@@ -25,10 +25,11 @@ from loadtests.shopper import wall_ms
 from loadtests.visitor import Visitor
 
 BACK_MOST_S: Final = 1.0
-PAID_S: Final = 30.0
+PAID_S: Final = 60.0
 """How long a buyer waits to be told "paid", with a webhook lost and a node away; then they leave,
 and what becomes of the money is the judge's business."""
 LOOK_S: Final = 1.5
+"""Between looking and looking again; twice as long each time."""
 PAGE_TRIES: Final = 3
 TWICE_SHARE: Final = 0.2
 """Of the calls with a key: sent a second time, and the answers compared."""
@@ -197,6 +198,7 @@ class Buyer(Visitor):
     async def _told_paid(self, rid: str) -> None:
         """Most come back from the page; the others hear of it if somebody tells them."""
         comes_back = self._memory.plain or self._luck.random() < 0.7
+        pause_s = LOOK_S
         try:
             async with asyncio.timeout(PAID_S):
                 while not (order := self._order(rid)):
@@ -206,8 +208,9 @@ class Buyer(Visitor):
                             await api.get(f"/api/v1/holds/{rid}", token=self.session.token)
                     with contextlib.suppress(TooLate):
                         await self.wait_for(
-                            lambda: bool(self._order(rid)), what="paid", timeout_s=LOOK_S
+                            lambda: bool(self._order(rid)), what="paid", timeout_s=pause_s
                         )
+                    pause_s *= 2
         except TimeoutError:
             self._memory.counts["paid: not told in time"] += 1
             return

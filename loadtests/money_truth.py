@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce import money_schema_sql as money
 from commerce import schema_sql as tables
@@ -25,7 +26,9 @@ from commerce.ledger_sql import SqlLedger
 from commerce.reconcile_sql import SqlBooks
 
 QUIET_S: Final = 180.0
-"""A payment without a page is given up after 60 s, a page is looked at after 60 s."""
+"""A payment without a page is given up after 60 s, a page is looked at after 60 s. It counts from
+the last change: a busy machine may take long, and a shop that stands still is the finding."""
+QUIET_MAX_S: Final = 1_800.0
 POLL_S: Final = 0.5
 OPEN: Final = ("held", "paying", "closing")
 GONE: Final = ("shipped", "delivered", "lost")
@@ -241,13 +244,17 @@ class Truth:
 
     async def quiet(self, within_s: float = QUIET_S) -> str:
         """Waits until nothing is under way; "" or what was still moving when time was up."""
-        deadline = time.monotonic() + within_s
+        began = changed = time.monotonic()
+        before = ""
         while True:
             try:
                 moving = await self._moving()
             except (CommerceError, OSError) as away:
                 moving = f"the database is away: {type(away).__name__}"
-            if not moving or time.monotonic() > deadline:
+            now = time.monotonic()
+            if moving.partition(";")[0] != before:
+                before, changed = moving.partition(";")[0], now
+            if not moving or now - changed > within_s or now - began > QUIET_MAX_S:
                 return moving
             await asyncio.sleep(POLL_S)
 
@@ -267,7 +274,7 @@ class Truth:
         async with self.database.read() as conn:
             for what, question in questions.items():
                 if many := (await conn.execute(question)).scalar_one():
-                    return f"{many} {what}"
+                    return f"{many} {what}" + await _stories(conn)
         waiting = _ask(self._sandbox, "SELECT COUNT(*) FROM delivery WHERE done = 0")[0][0]
         waiting += _ask(self._sandbox, "SELECT COUNT(*) FROM timer")[0][0]
         return f"the provider has {waiting} things to do" if waiting else ""
@@ -318,6 +325,23 @@ class Truth:
     def _objects(self, kind: str) -> list[Row]:
         found = _ask(self._sandbox, "SELECT body FROM object WHERE kind = ?", kind)
         return [json.loads(body) for (body,) in found]
+
+
+async def _stories(conn: AsyncConnection) -> str:
+    """Of the holds and payments that are open: where they stand."""
+    hold, paid = tables.reservation.c, tables.payment.c
+    wanted = (
+        select(hold.rid, hold.state, hold.until_ms, paid.state, paid.next_at, paid.tries)
+        .join(tables.payment, paid.rid == hold.rid, isouter=True)
+        .where(or_(hold.state.in_(OPEN), paid.next_at.is_not(None)))
+        .limit(STORIES_MAX)
+    )
+    now = time.time_ns() // 1_000_000
+    return "".join(
+        f"; {rid} {state} until {until_ms - now} ms from now, payment {payment}, "
+        f"look {None if next_at is None else next_at - now}, {tries} tries"
+        for rid, state, until_ms, payment, next_at, tries in await conn.execute(wanted)
+    )
 
 
 def _ask(file: Path, question: str, *values: str) -> list[Any]:

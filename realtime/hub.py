@@ -16,7 +16,7 @@ from itertools import count
 from typing import Final, cast
 
 from realtime.audience import REPORT_S, Audience
-from realtime.broker import Batch, Broker, Gauge, Item, Published, Seed
+from realtime.broker import BATCH_ITEMS_MAX, Batch, Broker, Gauge, Item, Published, Seed
 from realtime.connection import Connection
 from realtime.counters import Counters
 from realtime.crowd import crowd_waits
@@ -217,7 +217,7 @@ class Hub:
             async with asyncio.timeout(SEED_TIMEOUT_S):
                 items = await self._seed(room.name, room.facts)
                 if items:
-                    await self.publish(room.name, items)
+                    await self.publish_all(room.name, items)
                     there = await self._broker.position(room.name)
                     if there is not None:
                         await room.reached(there)
@@ -228,6 +228,15 @@ class Hub:
         task = asyncio.get_running_loop().create_task(self._sow(room))
         self._seeding.add(task)
         task.add_done_callback(self._seeding.discard)
+
+    async def publish_all(self, room: str, items: Sequence[Item]) -> None:
+        """However many items, in as many steps as they take, in their order. Raises as `publish`.
+
+        For whoever cannot know how many there will be: what waited through an outage is told at
+        once, and a step has at most `BATCH_ITEMS_MAX`.
+        """
+        for start in range(0, len(items), BATCH_ITEMS_MAX):
+            await self.publish(room, items[start : start + BATCH_ITEMS_MAX])
 
     async def publish(self, room: str, items: Sequence[Item]) -> Published:
         """Publish in one step, in the order of the calls on this node.

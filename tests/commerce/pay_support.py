@@ -15,6 +15,7 @@ from typing import Any, Self
 import httpx
 from sqlalchemy import insert, select, update
 
+from commerce.crash_points import CrashHook, nothing
 from commerce.database_sql import Database
 from commerce.disputes_sql import SqlDisputes
 from commerce.dossier import Dossier
@@ -33,6 +34,7 @@ from commerce.payments_stripe import StripeProvider
 from commerce.people import ErasureList
 from commerce.people_sql import SqlPeople
 from commerce.pricing_sql import SqlTerms
+from commerce.reconcile_sql import SqlBooks
 from commerce.refunding import Refunding
 from commerce.refunds_sql import SqlRefunds
 from commerce.reservations_sql import find, move
@@ -163,7 +165,7 @@ class Till:
         self._serial = time.monotonic_ns()
         self.pay = self.node(self.provider)
 
-    def node(self, provider: StripeProvider, secrets: Sequence[str] = ()) -> Pay:
+    def node(self, provider: StripeProvider, *, crash_point: CrashHook = nothing) -> Pay:
         return Pay(
             provider,
             self.record,
@@ -180,6 +182,7 @@ class Till:
             ),
             tick_s=0.02,
             listen_s=0.1,
+            crash_point=crash_point,
         )
 
     def new_id(self) -> str:
@@ -250,9 +253,11 @@ class Till:
                 insert(sale_drop_line).values(drop="d1", sku="MUG", position=0, taken=0)
             )
 
-    async def held(self, *, quantity: int = 1, viewer: str = "v1", hold_ms: int = 60_000) -> str:
+    async def held(
+        self, *, quantity: int = 1, viewer: str = "v1", hold_ms: int = 60_000, rid: str = ""
+    ) -> str:
         """A hold as the record writes it; its rid."""
-        now, rid = self.clock(), self.new_id()
+        now, rid = self.clock(), rid or self.new_id()
         async with self.database.begin() as conn:
             await conn.execute(
                 insert(reservation).values(
@@ -341,9 +346,9 @@ class Till:
         async with self.database.read() as conn:
             return int((await conn.execute(select(sku_stock.c.on_hand))).scalar_one())
 
-    async def paid(self, *, quantity: int = 1) -> Dossier:
+    async def paid(self, *, quantity: int = 1, rid: str = "") -> Dossier:
         """A paid order, the way a buyer makes one."""
-        rid = await self.held(quantity=quantity)
+        rid = await self.held(quantity=quantity, rid=rid)
         page = await self.begin(rid)
         await self.api.press(page.url, card=SUCCEEDS)
         await self.pay.refresh(rid)
@@ -390,8 +395,9 @@ class Till:
         return sum(one.amount for one in found if one.status == "succeeded")
 
     async def sound(self) -> None:
-        """Everything adds up."""
+        """Everything adds up: money, and the units of holds, drops and viewers."""
         assert await self.ledger.faults() == []
+        assert (await SqlBooks(self.database).page("", 100)).differences == []
         for accounts in (await self.ledger.balances()).values():
             assert sum(accounts.values()) == 0
 

@@ -109,6 +109,32 @@ async def test_two_nodes_draw_once_and_an_entry_is_in_before_or_refused(shop: Sh
         assert list((await states(shop)).values()).count("offered") == 1
 
 
+async def test_43_an_entry_before_the_end_is_drawn_and_one_at_the_end_stands_behind_all(
+    shop: Shop,
+) -> None:
+    async with shop.node(upkeep=False) as one, shop.node(upkeep=False) as two:
+        await entered(shop, one, units=1, entries=2)
+        shop.clock.advance(ENTRY_MS - 1)
+        last = await two.wait("last", "v-last")
+        assert last.state is WaitState.ENTERED
+        shop.clock.advance(1)
+        late = {f"late-{n}": node for n, node in enumerate((one, two, one, two))}
+        draw, *answers = await asyncio.gather(
+            one.waits.draw_due(),
+            *(node.wait(rid, rid) for rid, node in late.items()),
+            return_exceptions=True,
+        )
+        assert not isinstance(draw, BaseException)
+        for (rid, node), answer in zip(late.items(), answers, strict=True):
+            # Refused while the draw is under way: whoever asks again is behind it.
+            entry = await node.wait(rid, rid) if isinstance(answer, InRaffle) else answer
+            assert not isinstance(entry, BaseException)
+            assert (entry.state, entry.position > 3) == (WaitState.WAITING, True)
+        drawn = await SqlWaitlist(shop.database).draw("d")
+        assert drawn.right
+        assert sorted(drawn.entries) == ["e0", "e1", "last"]
+
+
 async def test_what_nobody_drew_can_be_bought_after_the_draw(shop: Shop) -> None:
     async with shop.node() as node:
         order = await entered(shop, node, units=3, entries=1, opens_at=shop.clock())

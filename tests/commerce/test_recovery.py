@@ -10,18 +10,19 @@ from sqlalchemy import func, select, update
 
 from commerce import recovery_sql, snapshot
 from commerce.disputes_sql import SqlDisputes
-from commerce.money_schema_sql import refund
+from commerce.money_schema_sql import order_event, refund
 from commerce.pricing import Adjustment
 from commerce.provider_books_sql import SqlProviderBooks
 from commerce.provider_check import ProviderCheck
 from commerce.recovery import Recovery
 from commerce.recovery_sql import SqlRecovery
 from commerce.refunding import Refunding
-from commerce.schema_sql import orders, sku_stock
+from commerce.schema_sql import orders, sku_stock, stock_ledger
 from commerce.settlement import Settlement
 from commerce.snapshot import Snapshot
 from commerce.stock import HeldLine
-from tests.commerce.pay_support import SUCCEEDS, Api, Till, open_till
+from tests.commerce.pay_support import ON_HAND, SUCCEEDS, Api, Till, open_till
+from tests.waiting import until
 
 pytest_plugins = ("tests.commerce.pay_fixtures",)
 
@@ -53,6 +54,19 @@ def recovery_of(till: Till) -> Recovery:
         settlement,
         refunding,
         clock=till.clock,
+        new_id=till.new_id,
+    )
+
+
+def check_of(till: Till) -> ProviderCheck:
+    async def look(_payment: str, _intent: str) -> None: ...
+
+    return ProviderCheck(
+        till.provider,
+        SqlProviderBooks(till.database, "stripe"),
+        till.ledger,
+        clock=till.clock,
+        look_again=look,
     )
 
 
@@ -153,6 +167,57 @@ async def test_refunds_that_were_made_after_the_copy_are_counted_and_not_made_ag
     assert list(states) == ["succeeded"]
 
 
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_what_was_given_back_in_part_and_has_no_unit_left_goes_back_as_a_whole(
+    till: Till, copy: Till, *, arrived: bool
+) -> None:
+    lost = await till.paid(quantity=2)
+    if not arrived:  # the bank takes its time with the part
+        await till.api.arm("refund_pending", ms=300)
+    await till.give_back(lost.order.id, amount=300)
+    await till.settle_refunds(lost.order.rid)
+    async with copy.database.begin() as conn:
+        await conn.execute(update(sku_stock).values(on_hand=0))  # sold elsewhere meanwhile
+        await conn.execute(update(stock_ledger).values(d_on_hand=0))
+    recovery = recovery_of(copy)
+    done = await recovery.run(0)
+    assert (done.returned, done.rebuilt, done.refunds, done.undecided) == (1, 0, 0, 0)
+    assert await count_orders(copy) == 0
+
+    async def all_is_back() -> bool:
+        await copy.settle_refunds(lost.order.rid)
+        return await copy.at_bank(lost.order.rid) == lost.order.total
+
+    await until(all_is_back)
+    await copy.settle_refunds(lost.order.rid)
+    await copy.sound()
+    async with copy.database.read() as conn:
+        rows = (await conn.execute(select(refund.c.amount, refund.c.state))).all()
+        told = (await conn.execute(select(order_event.c.kind))).scalars().all()
+    assert sorted(rows) == sorted([(300, "succeeded"), (lost.order.total - 300, "succeeded")])
+    assert {"payment.restored", "payment.unallocated", "refund.requested"} <= set(told)
+    assert await copy.facts("payment", lost.order.rid) == ["unallocated"]
+    again = await recovery.run(0)
+    assert (again.returned, again.refunds) == (0, 0)
+    assert (await check_of(copy).run()).wrong == 0
+
+
+async def test_a_unit_that_the_copy_still_holds_is_sold_to_who_paid_for_it(
+    till: Till, copy: Till
+) -> None:
+    """Held when the copy was made, paid and given back in part afterwards, and nothing free."""
+    lost = await till.paid(quantity=ON_HAND)
+    await copy.held(quantity=ON_HAND, rid=lost.order.rid)
+    await till.give_back(lost.order.id, amount=300)
+    await till.settle_refunds(lost.order.rid)
+    done = await recovery_of(copy).run(0)
+    assert (done.rebuilt, done.returned, done.refunds) == (1, 0, 1)
+    found = await copy.order_of(lost.order.rid)
+    assert (found.order.state, found.refundable) == ("paid", lost.order.total - 300)
+    assert await copy.stock() == (0, ON_HAND)
+    await copy.sound()
+
+
 async def test_what_was_given_back_whole_is_nobodys_business(till: Till, copy: Till) -> None:
     lost = await till.paid()
     await till.give_back(lost.order.id)
@@ -160,13 +225,4 @@ async def test_what_was_given_back_whole_is_nobodys_business(till: Till, copy: T
     done = await recovery_of(copy).run(0)
     assert (done.rebuilt, await count_orders(copy)) == (0, 0)
 
-    async def look(_payment: str, _intent: str) -> None: ...
-
-    check = ProviderCheck(
-        copy.provider,
-        SqlProviderBooks(copy.database, "stripe"),
-        copy.ledger,
-        clock=copy.clock,
-        look_again=look,
-    )
-    assert (await check.run()).wrong == 0
+    assert (await check_of(copy).run()).wrong == 0

@@ -13,10 +13,12 @@ from sqlalchemy import insert, select, text, update
 from commerce import money_sql, orders_sql, pricing_sql, reservations_sql
 from commerce.database_sql import Database
 from commerce.idempotency_sql import SqlIdempotency
-from commerce.money_schema_sql import hold_promise
+from commerce.money_schema_sql import coupon, hold_promise
 from commerce.order_states_sql import follow
+from commerce.outbox_sql import SqlOutbox
 from commerce.people_sql import SqlPeople
 from commerce.schema_sql import (
+    outbox,
     payment,
     product,
     reservation,
@@ -30,9 +32,11 @@ from commerce.schema_sql import (
 )
 from commerce.stock import HoldState
 from live.csv_text import guarded, row
+from realtime.broker import BATCH_ITEMS_MAX
 from tests.live.conftest import Node
 from tests.live.test_api import bearer, problem
 from tests.live.test_commands import CSV
+from tests.waiting import until
 
 EVIL = '=HYPERLINK("http://evil.example","Mug")'
 
@@ -132,6 +136,24 @@ async def _paid(database: Database, people: SqlPeople, now: int) -> str:
         await money_sql.book_capture(conn, "pay1", "r1", 3397, now)
         await follow(conn, "r1", now)
     return "o1"
+
+
+async def test_facts_that_waited_through_an_outage_are_told_however_many_they_are(
+    counter: Counter,
+) -> None:
+    """Two items of each: more than one publish may have."""
+    now = counter.node.app.now()
+    payload = {"order": "o1", "rid": "r1", "viewer": "g_ada", "show": "s1", "state": "paid"}
+    async with counter.database.begin() as conn:
+        await SqlOutbox.add_many(conn, "order", [("r1", payload)] * (BATCH_ITEMS_MAX // 2 + 1), now)
+
+    async def told() -> bool:
+        async with counter.database.read() as conn:
+            untold = (outbox.c.topic == "order", outbox.c.sent_at.is_(None))
+            waiting = select(outbox.c.id).where(*untold).limit(1)
+            return (await conn.execute(waiting)).first() is None
+
+    await until(told, deadline_s=120)
 
 
 async def test_a_host_ships_refunds_and_takes_back(counter: Counter) -> None:
@@ -389,3 +411,26 @@ async def _everything(database: Database) -> list[int]:
                 "ledger_entry",
             )
         ]
+
+
+async def test_a_host_makes_a_coupon_once_and_never_below_what_is_used(counter: Counter) -> None:
+    url, body = "/api/v1/coupons/hello", {"title": "Hello", "amount": 300, "uses_max": 2}
+    made = await counter.http.put(url, json=body, headers=counter.host("a"))
+    assert made.json() == {
+        "code": "HELLO", "title": "Hello", "percent_bp": None, "amount": 300, "uses_max": 2,
+        "used": 0, "ends_at": None,
+    }  # fmt: skip
+    again = await counter.http.put(url, json=body, headers=counter.host("a"))
+    assert (again.headers["idempotent-replayed"], again.content) == ("true", made.content)
+    async with counter.database.begin() as conn:
+        await conn.execute(update(coupon).values(used=2))
+    fewer = await counter.http.put(url, json={**body, "uses_max": 1}, headers=counter.host("b"))
+    problem(fewer, 409, "terms_fixed")
+    both = await counter.http.put(url, json={**body, "percent_bp": 1}, headers=counter.host("c"))
+    problem(both, 422, "bad_params")
+    name = await counter.http.put(url + "!", json=body, headers=counter.host("d"))
+    problem(name, 422, "bad_params")
+    strange = await counter.http.put(url, json=body, headers=counter.viewer("e"))
+    problem(strange, 403, "forbidden")
+    found = await counter.get("/coupons", counter.host())
+    assert [(one["code"], one["used"]) for one in found["coupons"]] == [("HELLO", 2)]

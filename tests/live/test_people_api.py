@@ -3,6 +3,7 @@
 import pytest
 
 from live.identity import Role
+from loadtests.journey import DELIVERY
 from loadtests.refused import Refused
 from tests.live.conftest import Node
 from tests.live.test_commands import CSV
@@ -20,6 +21,14 @@ async def held(node: Node) -> str:
             return str((await viewer.buy(drop, [("MUG-S", 1)]))["rid"])
 
 
+async def begin_to_pay(node: Node, rid: str) -> None:
+    """The payment is committed; nobody knows what the provider, which is not there, made of it."""
+    async with node.api(node.token()) as api:
+        with pytest.raises(Refused) as refused:
+            await api.call("POST", f"/api/v1/holds/{rid}/payment", DELIVERY, key="pay")
+        assert refused.value.retry_after_ms is not None
+
+
 async def test_a_viewer_takes_their_own_data_along_and_is_forgotten_when_nothing_is_open(
     node: Node,
 ) -> None:
@@ -29,6 +38,7 @@ async def test_a_viewer_takes_their_own_data_along_and_is_forgotten_when_nothing
         assert mine["person"] == "g_ada"
         assert [row["rid"] for row in mine["tables"]["reservation"]] == [rid]
         assert (await stranger.get("/api/v1/me/data"))["tables"] == {}
+        await begin_to_pay(node, rid)
         with pytest.raises(Refused) as refused:
             await api.call("POST", "/api/v1/me/erasure")
         assert refused.value.code == "orders_under_way"
@@ -45,6 +55,7 @@ async def test_a_host_does_it_on_somebodys_behalf(node: Node) -> None:
     async with node.api(node.token(Role.HOST, id_="a_host")) as api:
         theirs = await api.get("/api/v1/people/g_ada/data")
         assert [row["rid"] for row in theirs["tables"]["reservation"]] == [rid]
+        await begin_to_pay(node, rid)
         with pytest.raises(Refused) as refused:
             await api.call("POST", "/api/v1/people/g_ada/erasure", {})
         assert refused.value.code == "orders_under_way"

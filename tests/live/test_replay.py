@@ -26,11 +26,6 @@ WITHOUT_A_KEY = {
     "accept_event": "the provider's event id is the key",
 }
 KEPT_AFTERWARDS = {
-    "begin_payment": "the same page again while it is open; the payment's id is the provider's key",
-    "import_products": "the file's hash names it in the ledger: a second time changes nothing",
-    "adjust_stock": "the key is the reference in the ledger: a second time changes nothing",
-    "set_stock": "the key is the reference in the ledger: a second time changes nothing",
-    "cancel_drain": "a drain that is over is over",
     "put_shop": "sets a state",
     "erase_me": "forgotten is forgotten",
     "erase_person": "forgotten is forgotten",
