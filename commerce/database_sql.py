@@ -120,12 +120,14 @@ class Database:
             async with self._apart.begin() as apart:
                 yield apart
 
-    def _open_sync(self) -> Engine:
+    def _open_sync(self, connections: int = 1) -> Engine:
         url = self.engine.url
         if self.dialect == "sqlite":
             plain = url.set(drivername="sqlite+pysqlite")
-            return _listen(create_engine(plain, pool_size=1, max_overflow=0))
-        return create_engine(url, pool_size=1, max_overflow=0, connect_args=_POSTGRES_ARGS)
+            return _listen(create_engine(plain, pool_size=connections, max_overflow=0))
+        return create_engine(
+            url, pool_size=connections, max_overflow=0, connect_args=_POSTGRES_ARGS
+        )
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

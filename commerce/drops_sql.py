@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce import epochs_sql
@@ -38,7 +38,7 @@ def is_over(drop: Drop, now: int) -> bool:
     return drop.closed_at is not None or (drop.closes_at is not None and drop.closes_at <= now)
 
 
-def not_over(now: int) -> ColumnElement[bool]:
+def not_over(now: int | BindParameter[int]) -> ColumnElement[bool]:
     """The same as a condition."""
     row = sale_drop.c
     return row.closed_at.is_(None) & or_(row.closes_at.is_(None), row.closes_at > now)

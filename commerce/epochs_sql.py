@@ -25,12 +25,15 @@ _FIRST: Final[dict[str, Any]] = {
     "gate_n": None,
 }
 
+# Every node reads the epoch with every look at the gate, so its statement is made once.
+_EPOCH: Final = select(shop.c.gate_epoch, shop.c.gate_n).where(shop.c.id == 1)
+_LOCKED: Final = select(shop.c.gate_epoch).where(shop.c.id == 1).with_for_update(read=True)
+
 
 async def read_epoch(database: Database) -> Epoch:
     """The present epoch; makes the shop's row if there is none."""
-    wanted = select(shop.c.gate_epoch, shop.c.gate_n).where(shop.c.id == 1)
     async with database.read() as conn:
-        row = (await conn.execute(wanted)).first()
+        row = (await conn.execute(_EPOCH)).first()
     if row is None:
         async with database.begin() as conn:
             await insert_new(conn, shop, _FIRST, key=("id",))
@@ -40,8 +43,7 @@ async def read_epoch(database: Database) -> Epoch:
 
 async def lock_epoch(conn: AsyncConnection) -> int:
     """The epoch, which cannot move until this transaction ends; others may read it too."""
-    wanted = select(shop.c.gate_epoch).where(shop.c.id == 1).with_for_update(read=True)
-    return int((await conn.execute(wanted)).scalar_one())
+    return int((await conn.execute(_LOCKED)).scalar_one())
 
 
 async def next_epoch(conn: AsyncConnection, seen: int, at_least: int) -> int | None:

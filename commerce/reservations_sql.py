@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, or_, select, text, update
+from sqlalchemy import Row, and_, bindparam, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce import coupons_sql, drain_sql
@@ -49,6 +49,13 @@ MOVES: Final[Mapping[HoldState, frozenset[HoldState]]] = {
 """From each state to those it may become."""
 
 OPEN_STATES: Final = tuple(state for state in HoldState if not state.over)
+# Asked four times a second by every node, so it is made once.
+_DUE: Final = (
+    select(reservation.c.rid)
+    .where(reservation.c.state == HoldState.HELD, reservation.c.until_ms <= bindparam("now"))
+    .order_by(reservation.c.until_ms)
+    .limit(bindparam("limit"))
+)
 
 
 async def find(conn: AsyncConnection, rid: str) -> Hold | None:
@@ -122,13 +129,7 @@ async def open_of_viewers(conn: AsyncConnection, viewers: Iterable[str]) -> dict
 
 async def due(conn: AsyncConnection, now: int, limit: int) -> list[str]:
     """Holds whose deadline has passed and that nobody is paying, longest ago first."""
-    wanted = (
-        select(reservation.c.rid)
-        .where(reservation.c.state == HoldState.HELD, reservation.c.until_ms <= now)
-        .order_by(reservation.c.until_ms)
-        .limit(limit)
-    )
-    return list((await conn.execute(wanted)).scalars())
+    return list((await conn.execute(_DUE, {"now": now, "limit": limit})).scalars())
 
 
 async def move(

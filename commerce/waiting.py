@@ -232,18 +232,22 @@ class Waitlist:
         self._crash_point("offer:after_commit")
         durable: list[str] = []
         ended: list[tuple[str, End]] = []
-        for rid, outcome in outcomes.items():
+        passed: list[str] = []
+        for offer in offers:
+            rid, outcome = offer.rid, outcomes[offer.rid]
             if isinstance(outcome, Hold) and not outcome.state.over:
                 durable.append(rid)
             elif isinstance(outcome, SoldOut):
                 self._keeper.distrust()  # the gate gave out what is not there
-            else:
+            elif offer.n:
                 ended.append((rid, end_of(outcome)))
+            else:
+                passed.append(rid)  # nothing was given; what the gate has of this rid is a press's
         if durable:
             await gate.mark(epoch, durable, self._clock())
         if ended:
             self._board.learn(await gate.release(epoch, ended, self._clock()))
-        done = [*durable, *(rid for rid, _how in ended)]
+        done = [*durable, *passed, *(rid for rid, _how in ended)]
         self._board.learn(await gate.dequeue(epoch, done, self._clock()))
         self._crash_point("offer:after_mark")
         return len(offers) == OFFER_MAX

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, and_, func, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -58,6 +58,13 @@ _COLUMNS: Final = (
     waiting.c.rid, waiting.c.viewer, waiting.c.drop, sale_drop.c.show, waiting.c.sku,
     waiting.c.quantity, waiting.c.fingerprint, waiting.c.state, _ORDER.label("turn"),
 )  # fmt: skip
+# Asked every second by every node, so it is made once.
+_OVER: Final = (
+    select(waiting.c.rid)
+    .join(sale_drop, sale_drop.c.id == waiting.c.drop)
+    .where(waiting.c.state.in_(PENDING), ~not_over(bindparam("now")))
+    .limit(bindparam("limit"))
+)
 
 
 class SqlWaitlist:
@@ -123,11 +130,12 @@ class SqlWaitlist:
             rids = [offer.rid for offer in offers]
             await drops_where(conn, sale_drop.c.id.in_({o.drop for o in offers}), lock=True)
             rows = await _rows(conn, waiting.c.rid.in_(rids), lock=True)
-            theirs = {row.rid for row in rows if row.state == WaitState.WAITING}
+            theirs = {row.rid: row for row in rows if row.state == WaitState.WAITING}
             winners = [_winner(one, now) for one in offers if one.n and one.rid in theirs]
             outcomes = await winners_sql.write(conn, epoch, winners, now) if winners else {}
-            gone = [rid for rid in rids if rid not in theirs]
-            outcomes |= await reservations_sql.find_many(conn, gone) if gone else {}
+            # Who was passed over too: the rid may have been pressed, and is a reservation then.
+            rest = [rid for rid in rids if rid not in outcomes]
+            outcomes |= await reservations_sql.find_many(conn, rest) if rest else {}
             for offer in offers:
                 if offer.rid not in outcomes:
                     passed = not offer.n and offer.rid in theirs
@@ -146,14 +154,8 @@ class SqlWaitlist:
 
     async def end_lists(self, now: int, limit: int) -> list[str]:
         """See `WaitRecord.end_lists`."""
-        over = (
-            select(waiting.c.rid)
-            .join(sale_drop, sale_drop.c.id == waiting.c.drop)
-            .where(waiting.c.state.in_(PENDING), ~not_over(now))
-            .limit(limit)
-        )
         async with self._database.read() as conn:
-            closed = list((await conn.execute(over)).scalars())
+            closed = list((await conn.execute(_OVER, {"now": now, "limit": limit})).scalars())
             hopeless = [] if closed else await _hopeless(conn, limit)
         if not closed and not hopeless:
             return []
@@ -309,15 +311,27 @@ async def end(
 
 
 async def _settle(
-    conn: AsyncConnection, theirs: set[str], outcomes: dict[str, Outcome], now: int
+    conn: AsyncConnection, theirs: dict[str, Row[Any]], outcomes: dict[str, Outcome], now: int
 ) -> None:
     """The entries after their turn: offered, passed over, or still waiting for a better gate."""
-    held = {rid: one for rid, one in outcomes.items() if rid in theirs and isinstance(one, Hold)}
+    held = {
+        rid: one
+        for rid, one in outcomes.items()
+        if rid in theirs and isinstance(one, Hold) and _is_of(one, theirs[rid])
+    }
     await end(conn, list(held), WaitState.OFFERED, now)
     facts = [(rid, reservations_sql.fact_of(hold)) for rid, hold in held.items()]
     await SqlOutbox.add_many(conn, "hold", facts, now)
-    passed = [rid for rid in theirs - held.keys() if not isinstance(outcomes[rid], SoldOut)]
+    passed = [rid for rid in theirs.keys() - held.keys() if not isinstance(outcomes[rid], SoldOut)]
     await end(conn, passed, WaitState.PASSED, now)
+
+
+def _is_of(hold: Hold, entry: Row[Any]) -> bool:
+    """Whether it is what the entry waited for; the rid may have been pressed for something else."""
+    lines = [(line.sku, line.quantity) for line in hold.lines]
+    return (hold.viewer, hold.drop, lines) == (
+        entry.viewer, entry.drop, [(entry.sku, entry.quantity)],
+    )  # fmt: skip
 
 
 async def _tell(

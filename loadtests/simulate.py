@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from live.child import guarded
 from loadtests.server import ROOT, ServerFailed
-from loadtests.simulation.mutants import MUTANTS
+from loadtests.simulation.mutants import FOUND_AT, MUTANTS
 
 SEEDS: Final = 300
 WORKERS: Final = 2
@@ -64,7 +64,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mutant", action="append", choices=sorted(MUTANTS), help="plant this fault; it must die"
     )
-    parser.add_argument("--mutants", action="store_true", help="plant each fault in turn")
+    parser.add_argument(
+        "--mutants",
+        action="store_true",
+        help="plant each fault in turn, from the seed on that is known to find it",
+    )
     parser.add_argument("--trace", action="store_true", help="every step of each seed")
 
 
@@ -105,7 +109,7 @@ def _play(options_: argparse.Namespace) -> dict[str, Any]:
         "problems": problems,
         "database": options_.database,
         "workers": options_.workers,
-        "stopped": sums["seeds"] < options_.seeds,
+        "complete": complete,
         "seeds": sums["seeds"],
         "steps": sums["steps"],
         "presses": sums["presses"],
@@ -178,6 +182,8 @@ def _hunt(options_: argparse.Namespace, names: list[str]) -> dict[str, Any]:
 def _hunt_one(options_: argparse.Namespace, name: str) -> dict[str, Any]:
     started, played = time.monotonic(), 0
     found: dict[str, Any] = {"killed": False}
+    if options_.mutants:
+        options_ = argparse.Namespace(**vars(options_) | {"seed": FOUND_AT[name].seed})
     for seed in _seeds(options_, 1, MUTANT_SEEDS, "--mutant", name, "--stop"):
         played += 1
         if seed["violations"]:

@@ -15,6 +15,7 @@ for i, rid in ipairs(redis.call('ZRANGE', OFFERED, 0, arg[3] - 1)) do
   local fp, viewer, quantity, id, sku = unpack(cmsgpack.unpack(redis.call('HGET', WAIT, rid)))
   local packed = redis.call('HGET', RSV, rid)
   local entry = packed and cmsgpack.unpack(packed) or {}
+  if entry[FP] ~= fp then entry = {} end -- the rid was pressed for something else
   out[i] = {rid, fp, viewer, id, sku, quantity,
     entry[N] or 0, entry[AT] or 0, entry[UNTIL] or 0, entry[LAPSES] or 0}
 end

@@ -19,7 +19,7 @@ from commerce.stock import Drop, DropLine, Hold, HoldState, Line, Press, Raffle
 from commerce.waiting import OUTAGES
 from loadtests.simulation import databases_sql
 from loadtests.simulation.node import Gone, Node
-from loadtests.simulation.plan import Fault
+from loadtests.simulation.plan import Fault, Focus
 from loadtests.simulation.world import Heard, World
 
 TRIES_MAX: Final = 60
@@ -145,7 +145,10 @@ def _basket(world: World, chance: Random) -> tuple[Line, ...]:
 async def _use(world: World, chance: Random, wanted: Press, hold: Hold) -> None:
     await asyncio.sleep(chance.uniform(0, 0.6))
     fate = chance.random()
-    if fate < 0.20:
+    if world.plan.focus is Focus.APART:  # every node must know, with the gate or without
+        for node in world.living:
+            await once(world, node, _again(wanted, marked=True))
+    elif fate < 0.20:
         await press(world, chance, _again(wanted, marked=True))
     elif fate < 0.32:
         other = (*wanted.lines, Line(chance.choice(list(world.plan.stock)), 1))

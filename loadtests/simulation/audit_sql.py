@@ -51,7 +51,7 @@ _QUERIES = {
     "drop_lines": 'SELECT "drop", sku, units, taken FROM sale_drop_line',
     "used": 'SELECT "drop", viewer, sku, units FROM viewer_use',
     "waiting": (
-        'SELECT n, rid, "drop", sku, viewer, quantity, state, place FROM waiting '
+        'SELECT n, rid, "drop", sku, viewer, quantity, state, place, closed_at FROM waiting '
         "ORDER BY COALESCE(place, n), n"
     ),
 }
@@ -192,7 +192,7 @@ def _waits(
         served = head is not None and head.reason != "orphan"
         if served != (entry.state == "offered") and not (served and entry.rid in doubled):
             yield "I8 served_once", f"{entry.rid} is {entry.state}, reservation {head!r}"
-        elif served and head is not None:
+        elif entry.state == "offered" and head is not None:
             kept = (head.viewer, head.drop, *lines[entry.rid])
             if kept != (entry.viewer, entry.drop, entry.sku, entry.quantity):
                 yield "I8 what_was_waited_for", f"{entry.rid}: {kept}"

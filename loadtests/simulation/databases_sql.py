@@ -6,34 +6,22 @@ own, which costs 60 µs and leaves the order to the operating system; here the c
 It must not know what is written.
 """
 
-import contextlib
-import sqlite3
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Collection,
-    Coroutine,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar, cast
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
-from commerce import errands_sql, reservations_sql
-from commerce.apart_sql import Apart
+from commerce import reservations_sql
+from commerce.apart_sql import Apart, as_async
 from commerce.bulk_sql import insert_rows
 from commerce.database_sql import READ_OPTION, Database
 from commerce.schema_sql import metadata, product, sku, sku_stock, stock_ledger
 from commerce.stock import HoldState
 
 R = TypeVar("R")
-ITERATION_ROWS: Final = 64
-"""For a way of reading that nobody here uses; the library wants a number."""
 POOL: Final = 48
 """Nodes of one seed share an engine and its compiled statements, dead ones included."""
 
@@ -59,27 +47,36 @@ class Port(Protocol):
 
 
 class Connections:
-    """SQLite's two connections of a worker, one that writes and one that reads.
+    """SQLite's two connections of a worker, one that writes and one that reads, without a thread.
 
     Taking one from a pool for each transaction costs more than the transaction. One of each is
     enough: SQLite answers at once here, so no two transactions of a kind are ever open together.
+    The statements meet them as they do in production's own `Apart`.
     """
 
-    def __init__(self, writes: AsyncConnection, reads: AsyncConnection) -> None:
-        self._writes = writes
-        self._reads = reads
+    def __init__(self, engine: Engine) -> None:
+        metadata.create_all(engine)
+        self._engine = engine
+        self._writes = engine.connect()
+        self._reads = engine.connect().execution_options(**{READ_OPTION: True})
+
+    @property
+    def raw(self) -> Any:
+        """The driver's connection that writes."""
+        return self._writes.connection.driver_connection
 
     @asynccontextmanager
     async def begin(self, *, reads: bool) -> AsyncIterator[AsyncConnection]:
         """A transaction, as `Database.begin` and `Database.read` make it."""
         conn = self._reads if reads else self._writes
-        async with conn.begin():
-            yield conn
+        with conn.begin():
+            yield as_async(conn)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Gives them back."""
-        await self._writes.close()
-        await self._reads.close()
+        self._writes.close()
+        self._reads.close()
+        self._engine.dispose()
 
 
 class Kept(Database):
@@ -87,18 +84,20 @@ class Kept(Database):
 
     kept: Connections | None = None
 
-    async def keep(self) -> None:
-        """Opens the connections that are kept; PostgreSQL has a pool."""
+    async def prepare(self) -> None:
+        """Makes all tables, and opens the connections that are kept; PostgreSQL has a pool."""
         if self.dialect == "sqlite":
-            reads = await self.engine.connect()
-            reads = await reads.execution_options(**{READ_OPTION: True})
-            self.kept = Connections(await self.engine.connect(), reads)
+            self.kept = Connections(self._open_sync(2))
+            return
+        async with self.begin() as conn:
+            await conn.run_sync(metadata.create_all)
+        await self.close()
 
     @override
     async def close(self) -> None:
         """See `Database.close`."""
         if self.kept is not None:
-            await self.kept.close()
+            self.kept.close()
             self.kept = None
         await super().close()
 
@@ -109,13 +108,13 @@ class Passing(Database):
     def __init__(self, database: Database, port: Port) -> None:
         super().__init__(database.engine, database.dialect)
         self._port = port
-        self._kept = database.kept if isinstance(database, Kept) else None
+        self.kept = database.kept if isinstance(database, Kept) else None
 
     def _writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        return super().begin() if self._kept is None else self._kept.begin(reads=False)
+        return super().begin() if self.kept is None else self.kept.begin(reads=False)
 
     def _reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        return super().read() if self._kept is None else self._kept.begin(reads=True)
+        return super().read() if self.kept is None else self.kept.begin(reads=True)
 
     @asynccontextmanager
     @override
@@ -163,70 +162,16 @@ class _Inline:
         return result
 
 
-class _AtOnce(errands_sql.OneErrandConnection):
-    """The program's connection, working where it is called instead of in a thread."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        made: Any = self
-        made._tx, made._thread = _Here(), _NoThread()
-
-    @override
-    async def _execute(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        return fn(*args, **kwargs)
-
-
-class _Here:
-    """In place of aiosqlite's queue to its thread: the call is made where it is put."""
-
-    def put_nowait(self, job: tuple[Any, Any]) -> None:
-        future, function = job
-        result = function()
-        if future is not None:
-            future.set_result(result)
-
-
-class _NoThread:
-    daemon = True
-
-    def start(self) -> None:
-        """Nothing to start."""
-
-
-@contextlib.contextmanager
-def sqlite_without_threads() -> Iterator[None]:
-    """Inside it new SQLite connections work in the calling thread."""
-    before = errands_sql.connect
-    errands_sql.connect = _connect_here
-    try:
-        yield
-    finally:
-        errands_sql.connect = before
-
-
-async def _connect_here(open_: Callable[[], sqlite3.Connection]) -> errands_sql.OneErrandConnection:
-    connection = await _AtOnce(open_, ITERATION_ROWS)
-    assert isinstance(connection, _AtOnce)
-    return connection
-
-
-async def create_schema(database: Database) -> None:
-    """All tables."""
-    async with database.begin() as conn:
-        await conn.run_sync(metadata.create_all)
-
-
-async def empty(database: Database) -> None:
+async def empty(database: Passing) -> None:
     """No rows, and numbers begin at one again."""
     names = [table.name for table in reversed(metadata.sorted_tables)]
     async with database.begin() as conn:
-        if database.dialect == "postgresql":
-            listed = ", ".join(f'"{name}"' for name in names)
-            await conn.execute(text(f"TRUNCATE {listed} RESTART IDENTITY"))
+        if database.kept is not None:
+            for name in names:  # past SQLAlchemy, which costs more than the deletion
+                database.kept.raw.execute(f'DELETE FROM "{name}"')
             return
-        raw: Any = (await conn.get_raw_connection()).driver_connection
-        for name in names:  # past SQLAlchemy, which costs more than the deletion
-            await raw.execute(f'DELETE FROM "{name}"')
+        listed = ", ".join(f'"{name}"' for name in names)
+        await conn.execute(text(f"TRUNCATE {listed} RESTART IDENTITY"))
 
 
 async def move(database: Database, rid: str, to: HoldState, now: int) -> HoldState | None:

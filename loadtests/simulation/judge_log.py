@@ -34,23 +34,23 @@ def log_faults(
     log: Sequence[Logged],
     entries: Mapping[str, Entry],
     levels: Mapping[int, Mapping[str, int]],
-    *,
-    clocks: bool,
+    opens: Mapping[int, Mapping[str, int | None]],
 ) -> Iterator[tuple[str, str]]:
     """What is wrong in each epoch of which the log has the beginning.
 
-    `levels`: what nodes heard, by version. `clocks`: all nodes' are right, so every drop is open.
+    `levels`: what nodes heard, by version. `opens`: by epoch, when each drop opens for its gate
+    (None: it waits for its draw, and the gate that is loaded after that serves its lists).
     """
     check = Check()
     for epoch, calls in groupby(log, key=lambda call: call.epoch):
         pieces = [sorted(call.claims, key=lambda claim: claim.n) for call in calls]
         if not (pieces[0] and pieces[0][0].verdict is Kind.LOADED):
             continue
-        story = _Story(pieces, entries)
+        story = _Story(pieces, entries, opens.get(epoch, {}))
         for piece in pieces:
             for claim in piece:
                 check.feed(claim)
-            yield from story.read(piece, clocks=clocks)
+            yield from story.read(piece)
             if piece:
                 yield from story.told(levels.get(epoch << 32 | piece[-1].n, {}))
     for finding in check.report.findings:
@@ -61,8 +61,14 @@ def log_faults(
 class _Story:
     """Lists and units of one epoch, as far as its log tells."""
 
-    def __init__(self, pieces: Sequence[Sequence[Claim]], entries: Mapping[str, Entry]) -> None:
+    def __init__(
+        self,
+        pieces: Sequence[Sequence[Claim]],
+        entries: Mapping[str, Entry],
+        opens: Mapping[str, int | None],
+    ) -> None:
         loaded = pieces[0][0]
+        self._opens = opens
         self._entries = entries
         self._units = Counter(dict(loaded.lines))
         self._caps = dict(loaded.caps)
@@ -70,7 +76,7 @@ class _Story:
         """Lists that were there before: not all of their entries are told."""
         self._lists = _loaded_with(pieces)
 
-    def read(self, piece: Sequence[Claim], *, clocks: bool) -> Iterator[tuple[str, str]]:
+    def read(self, piece: Sequence[Claim]) -> Iterator[tuple[str, str]]:
         """One call of a script."""
         came: set[str] = set()
         for claim in piece:
@@ -82,7 +88,7 @@ class _Story:
                 for key in [key for key in self._lists if key[0] == claim.drop]:
                     del self._lists[key]
         for key, waiting in self._lists.items():
-            if clocks and waiting and key[1] in came and key not in self._unsure:
+            if waiting and key[1] in came and key not in self._unsure and self._is_open(key, piece):
                 head = min(self._entries[rid] for rid in waiting)
                 if self._free(key) >= head.quantity:
                     yield "I22 served_at_once", f"{key}: {self._free(key)} for {head.quantity}"
@@ -110,6 +116,11 @@ class _Story:
         if (claim.drop, sku) in self._caps:
             self._caps[claim.drop, sku] += by
         return by
+
+    def _is_open(self, key: List, piece: Sequence[Claim]) -> bool:
+        """As the caller's clock says; the gate has no other."""
+        opens_at = self._opens.get(key[0])
+        return opens_at is not None and opens_at <= piece[0].decided_at
 
     def _free(self, key: List) -> int:
         return min(self._units[key[1]], self._caps.get(key, self._units[key[1]]))

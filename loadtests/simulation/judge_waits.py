@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from commerce.claims import Logged
+from commerce.waiting import WaitState
 from loadtests.simulation.audit_sql import PENDING, Books
 from loadtests.simulation.judge import PREFIX, SEP, free_of
 from loadtests.simulation.judge_log import Entry, log_faults
@@ -34,9 +35,10 @@ def faults_in(
     yield from _gate(world, books)
     if not world.faults[Fault.CLOCK]:
         yield from _order_told(world, books, told)
+        yield from _overtaken(world, books)
     entries = {row.rid: Entry(turn_of(row), int(row.quantity)) for row in books.waiting}
     for log in logs:
-        yield from log_faults(log, entries, world.levels, clocks=not world.faults[Fault.CLOCK])
+        yield from log_faults(log, entries, world.levels, world.opens)
 
 
 def turn_of(row: Any) -> int:
@@ -118,6 +120,32 @@ def _gate(world: World, books: Books) -> Iterator[tuple[str, str]]:
         yield "I12 queue", f"gate {sorted(queue - wanted)}, record {sorted(wanted - queue)}"
     for rid in engine.command("ZRANGE", PREFIX + b"offered", 0, -1):
         yield "I22 offers_go_on", f"{rid!r} is not in the record"
+
+
+def _overtaken(world: World, books: Books) -> Iterator[tuple[str, str]]:
+    """Where the record decided alone: did a press win what somebody waited for?
+
+    Somebody who had heard that they wait before it was decided, and waited still when it was
+    durable; nobody waits for a drop that has closed. What a gate decided is in its log; what it
+    had offered is lost with it.
+    """
+    closed = {drop.id: drop.closed_at for drop in books.drops}
+    entries = {row.rid: row for row in books.waiting}
+    lists: defaultdict[List, list[Any]] = defaultdict(list)
+    for rid, joined in world.joined.items():
+        if joined.state is WaitState.WAITING and rid in entries:
+            lists[joined.wait.drop, joined.wait.sku].append(entries[rid])
+    heads = {head.rid: head for head in books.heads}
+    for line in books.lines:
+        head = heads[line.rid]
+        if head.epoch in world.opens:
+            continue
+        durable_ms = START_MS + world.durable[line.rid] * 1000
+        for row in lists[head.drop, line.sku] if line.rid not in entries else ():
+            since = START_MS + world.joined[row.rid].heard_s * 1000
+            ended = [at for at in (row.closed_at, closed[head.drop]) if at is not None]
+            if since < head.created_at and durable_ms < min(ended, default=durable_ms + 1):
+                yield "I22 overtaken", f"{line.rid} won {line.sku} before {row.rid}"
 
 
 def _order_told(world: World, books: Books, told: Sequence[Any]) -> Iterator[tuple[str, str]]:

@@ -282,8 +282,8 @@ MUTANTS: Final[dict[str, tuple[Piece, ...]]] = {
     "expires_too_early": (
         Piece(
             "commerce/reservations_sql.py",
-            ".where(reservation.c.state == HoldState.HELD, reservation.c.until_ms <= now)",
-            ".where(reservation.c.state == HoldState.HELD, reservation.c.until_ms <= now + 900)",
+            'reservation.c.until_ms <= bindparam("now"))',
+            'reservation.c.until_ms <= bindparam("now") + 900)',
         ),
         Piece(
             "commerce/reservations_sql.py",
@@ -294,8 +294,8 @@ MUTANTS: Final[dict[str, tuple[Piece, ...]]] = {
     "expires_while_somebody_pays": (
         Piece(
             "commerce/reservations_sql.py",
-            ".where(reservation.c.state == HoldState.HELD, reservation.c.until_ms <= now)",
-            ".where(reservation.c.state.in_(['held', 'paying']), reservation.c.until_ms <= now)",
+            ".where(reservation.c.state == HoldState.HELD, reservation.c.until_ms <=",
+            ".where(reservation.c.state.in_(['held', 'paying']), reservation.c.until_ms <=",
         ),
         Piece(
             "commerce/reservations_sql.py",
@@ -311,6 +311,17 @@ MUTANTS: Final[dict[str, tuple[Piece, ...]]] = {
         ),
     ),
 }
+
+
+class Found(NamedTuple):
+    """A seed that finds a mutant, and the promise that it sees broken first."""
+
+    seed: int
+    by: str
+
+
+FOUND_AT: Final[dict[str, Found]] = {}
+"""Of each mutant. The plan of a seed may change: `simulate --mutant NAME` looks for another one."""
 
 
 def pieces_of(name: str) -> tuple[Piece, ...]:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from typing_extensions import override
 
 from commerce.checkout import Checkout
+from commerce.database_sql import Database
 from commerce.errors import Unavailable
-from commerce.gate import Offer
+from commerce.gate import Image, Offer
 from commerce.outbox_sql import SqlOutbox
 from commerce.record import Outcome, Winner
 from commerce.record_sql import SqlRecord
@@ -39,6 +40,10 @@ LOOP_PERIOD_S: Final = 0.1
 """Pauses from here on are those of upkeep's loops, which the plan stretches."""
 SLOW_S: Final = (0.5, 9.0)
 """Longer than a hold, an orphan's time and a press's patience, sometimes."""
+DAWDLE_S: Final = (0.02, 0.6)
+"""About as long as other nodes wait for a rebuild before they begin their own."""
+LINGER_S: Final = (4.0, 9.0)
+"""About as long as the gate waits for a win to become durable, or longer."""
 RETRY_MS: Final = 300
 
 _writing: ContextVar[Sequence[str]] = ContextVar("writing", default=())
@@ -67,9 +72,9 @@ class Node:
         self._calls: set[asyncio.Task[Any]] = set()
         self._run: asyncio.Task[None] | None = None
         self.database = databases_sql.Passing(world.database, self)
-        record = _Telling(self.database, crash_point=self.crash_point)
+        record = _Telling(self.database, self, world.loaded)
         self.checkout = Checkout(
-            RedisGate(valkeys_redis.Passing(self, world.valkeys)),
+            _Slow(valkeys_redis.Passing(self, world.valkeys), self),
             record,
             SqlOutbox(self.database),
             clock=self.clock,
@@ -156,6 +161,13 @@ class Node:
             self._world.step("dies at", point)
             self.kill()
             raise Killed(point)
+
+    async def dawdle(
+        self, fault: Fault = Fault.REBUILD_SLOW, for_s: tuple[float, float] = DAWDLE_S
+    ) -> None:
+        """Perhaps this step takes its time, while everybody else goes on."""
+        if self._world.meets(fault):
+            await self._sleep(self._world.chance.uniform(*for_s))
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -252,11 +264,48 @@ class Node:
             raise Unavailable(RETRY_MS)
 
 
+class _Slow(RedisGate):
+    """The gate, which may take long to be loaded."""
+
+    def __init__(self, home: valkeys_redis.Passing, node: Node) -> None:
+        super().__init__(home)
+        self._owner = node
+
+    @override
+    async def load(self, epoch: int, image: Image, now: int) -> None:
+        await self._owner.dawdle()
+        await super().load(epoch, image, now)
+
+
 class _Telling(SqlRecord):
-    """The record; it says which rids a transaction is about, so that their commit is seen."""
+    """The record; it says which rids a transaction is about, so that their commit is seen.
+
+    `loaded` hears each image that a gate may be loaded with.
+    """
+
+    def __init__(
+        self, database: Database, node: Node, loaded: Callable[[int, Image], None]
+    ) -> None:
+        super().__init__(database, crash_point=node.crash_point)
+        self._node = node
+        self._loaded = loaded
+
+    @override
+    async def next_epoch(self, seen: int, at_least: int) -> int | None:
+        await self._node.dawdle()
+        return await super().next_epoch(seen, at_least)
+
+    @override
+    async def image(self, epoch: int, now: int) -> Image | None:
+        await self._node.dawdle()
+        image = await super().image(epoch, now)
+        if image is not None:
+            self._loaded(epoch, image)
+        return image
 
     @override
     async def hold(self, epoch: int, winners: Sequence[Winner], now: int) -> dict[str, Outcome]:
+        await self._node.dawdle(Fault.HOLD_SLOW, LINGER_S)
         _writing.set([winner.press.rid for winner in winners])
         try:
             return await super().hold(epoch, winners, now)

@@ -25,8 +25,8 @@ from loadtests.simulation import (
 )
 from loadtests.simulation.plan import Fault, draw
 from loadtests.simulation.valkeys_redis import Valkeys
-from loadtests.simulation.virtual_time import Stuck, VirtualLoop
-from loadtests.simulation.world import START_MS, Endless, World
+from loadtests.simulation.virtual_time import VirtualLoop
+from loadtests.simulation.world import START_MS, World
 
 AUDIT_EVERY_S: Final = 2.5
 STEPS_MIN: Final = 200
@@ -63,7 +63,7 @@ def run_seed(
         world = runner.run(_made(number, loop, valkeys, database, keep=keep_lines))
         try:
             runner.run(_play(world))
-        except (Endless, Stuck) as error:
+        except Exception as error:  # noqa: BLE001 - Endless, Stuck, or what a mutant makes of it
             world.violations.append(f"ends: {error!r}")
         finally:
             runner.run(_clear(world))
@@ -108,7 +108,7 @@ async def _play(world: World) -> None:
 async def _let_loose(world: World) -> list["asyncio.Task[None]"]:
     """The crowd and the faults; returns when the last fault has happened."""
     chance = Random(f"opening {world.plan.seed}")
-    draws_in_ms = chance.randint(900, 2_500) if world.plan.first_is_raffle else None
+    draws_in_ms = chance.randint(1_200, 2_800) if world.plan.first_is_raffle else None
     drop = actors.drop_of(world, actors.FIRST_DROP, draws_in_ms=draws_in_ms)
     world.drops.append(drop.id)
     await actors.ask(world, chance, lambda node: node.checkout.open_drop(drop))

@@ -45,7 +45,6 @@ def open_stand(kind: str = "sqlite", *, change: ScriptChange | None = None) -> I
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.chmod(0o711)  # PostgreSQL works in it as somebody else
-        stack.enter_context(databases_sql.sqlite_without_threads())
         valkeys = Valkeys(folder, change or ScriptChange())
         stack.callback(valkeys.stop)
         url = f"sqlite:///{folder}/db"
@@ -54,16 +53,14 @@ def open_stand(kind: str = "sqlite", *, change: ScriptChange | None = None) -> I
         database = _run(databases_sql.Kept.open(url, poolsize=databases_sql.POOL))
         stack.callback(lambda: _run(database.close()))
         _run(_prepare(database))
-        _run(database.keep())
         yield Stand(valkeys, database)
 
 
-async def _prepare(database: Database) -> None:
+async def _prepare(database: databases_sql.Kept) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     with loop.really() if database.dialect == "postgresql" else contextlib.nullcontext():
-        await databases_sql.create_schema(database)
-        await database.close()
+        await database.prepare()
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

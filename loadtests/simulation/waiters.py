@@ -17,6 +17,8 @@ from loadtests.simulation.world import Joined, World
 
 PATIENCE: Final = (1, 2, actors.TRIES_MAX, actors.TRIES_MAX)
 """Some leave before they were answered: nobody asks for what they may be offered."""
+RAFFLE_S: Final = 0.7
+"""Who wants to be drawn comes before the entries close."""
 LOOKS_MAX: Final = 4
 """How often somebody looks whether their offer has come."""
 STRANGERS: Final = 0.6
@@ -27,7 +29,8 @@ async def waiter(world: World, tab: str) -> None:
     """Waits some times for something."""
     chance = Random(f"{tab} {world.plan.seed}")
     name = tab if chance.random() < STRANGERS else f"v{chance.randrange(world.plan.viewers - 2)}"
-    await asyncio.sleep(chance.uniform(0.1, world.plan.lasts_s / 2))
+    latest_s = RAFFLE_S if world.plan.first_is_raffle else world.plan.lasts_s / 2
+    await asyncio.sleep(chance.uniform(0.1, latest_s))
     for number in range(world.plan.waits_each):
         sku = chance.choice(list(world.plan.stock))
         quantity = chance.choice((1, 1, 1, 2))
@@ -62,9 +65,10 @@ async def _use(world: World, chance: Random, wait: Wait) -> None:
     fate = chance.random()
     if fate < 0.15:
         await join(world, chance, wait, tries=actors.TRIES_MAX)
-    elif fate < 0.25:  # the same id for a press of Buy
+    elif fate < 0.30:  # the same id for a press of Buy, perhaps for something else
         world.doubled.add(wait.rid)
-        line = (Line(wait.sku, wait.quantity),)
+        sku = chance.choice((wait.sku, chance.choice(list(world.plan.stock))))
+        line = (Line(sku, wait.quantity),)
         await actors.press(world, chance, Press(wait.rid, wait.viewer, wait.drop, line, True))
     fate = chance.random()
     if fate < 0.40:

@@ -16,6 +16,7 @@ from typing import Final
 
 from commerce.database_sql import Database
 from commerce.errors import CommerceError
+from commerce.gate import Image
 from commerce.stock import Hold, Levels, Press
 from commerce.waiting import Wait, WaitState
 from loadtests.simulation.databases_sql import Passing
@@ -117,6 +118,8 @@ class World:
         """Those that were acknowledged as left."""
         self.levels: dict[int, dict[str, int]] = {}
         """By version, what the nodes learned of levels."""
+        self.opens: dict[int, dict[str, int | None]] = {}
+        """By epoch, when each drop opens for the gate of that epoch; None: it is not drawn yet."""
         self.violations: list[str] = []
         self.steps = 0
         self.presses = 0
@@ -184,6 +187,12 @@ class World:
         """A node has heard of levels."""
         for sku, level in levels.items():
             self.levels.setdefault(level.version, {})[sku] = level.available
+
+    def loaded(self, epoch: int, image: Image) -> None:
+        """A gate may be loaded with this."""
+        self.opens[epoch] = {
+            drop.id: None if drop.undrawn else drop.opens_at for drop in image.drops
+        }
 
     def travel_s(self) -> float:
         """How long a call is on its way: mostly below 2 ms, sometimes half a second."""

@@ -418,3 +418,38 @@ async def test_a_lapsed_offer_is_over_for_its_viewer(shop: Shop) -> None:
         with pytest.raises(HoldEnded):
             await node.buy("w0", "v0", retry=True)
         assert (await node.waits.counts(["A"])) == {"A": 0}
+
+
+async def test_an_offer_that_was_pressed_for_stays_a_hold_in_the_next_gate(shop: Shop) -> None:
+    """The entry still waits in the record when the next gate is loaded with entry and hold."""
+    async with shop.node(upkeep=False) as node:
+        await sold_out(shop, node, 2)
+        await node.wait("w", "v")
+        await node.checkout.cancel("first", "held")  # the gate offers; nobody makes it durable
+        hold = await node.buy("w", "v", retry=True)
+        assert (await states(shop))["w"] == "waiting"
+        await node.checkout.keeper.rebuild()
+        await node.waits.work_off()
+        assert (await states(shop))["w"] == "offered"
+        assert await node.level("A") == 1
+        assert await node.checkout.find("v", "w") == hold
+        await node.checkout.upkeep.relay()
+        await shop.check_gate(node)
+
+
+async def test_an_entry_whose_id_was_pressed_for_something_else_is_passed_over(shop: Shop) -> None:
+    """What the gate has of the id is the press's: passing the entry over must not give it back."""
+    await shop.add_skus({"B": 1})
+    await shop.add_skus({"A": 1})
+    async with shop.node(upkeep=False) as node:
+        await node.checkout.open_drop(shop.drop(("A", None), ("B", None)))
+        await node.buy("held", "first")
+        await node.wait("w", "v")
+        await node.buy("w", "v", ("B", 1))
+        await node.checkout.cancel("first", "held")
+        await node.waits.work_off()
+        assert (await states(shop))["w"] == "passed"
+        assert await shop.rows() == {"A": (1, 0, 0), "B": (1, 1, 0)}
+        assert (await node.level("A"), await node.level("B")) == (1, 0)
+        await node.checkout.upkeep.relay()
+        await shop.check_gate(node)
