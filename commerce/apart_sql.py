@@ -7,17 +7,25 @@ table.
 Why so: while a crowd presses Buy, a turn of the event loop takes 5 to 20 ms. A transaction that
 comes back to the loop after every statement (and with aiosqlite four times per statement) took some
 300 ms per batch of winners. Here the loop is met after the commit (`run_last`), or before it too.
+
+Each answer of the database still waits for the interpreter, which the loop has. So statements that
+need no answer of one another go to PostgreSQL in one go (`run_together`): 5 ways instead of 13 for
+a batch of winners, and none of them through SQLAlchemy, which costs 0.1 ms a statement.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, TextClause
 from sqlalchemy.engine import CursorResult, Dialect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from commerce.bulk_sql import Step
 
 R = TypeVar("R")
 
@@ -106,12 +114,40 @@ class _Direct:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self.dialect: Dialect = conn.dialect
+        self._errors: type[Exception] = conn.dialect.loaded_dbapi.Error
 
     async def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any]:
         return self._conn.execute(statement, parameters)
 
     def begin_nested(self) -> "_Nested":
         return _Nested(self._conn)
+
+    async def run_together(self, steps: Sequence[Step]) -> list[int]:
+        """See `bulk_sql.Together`: past SQLAlchemy, and to PostgreSQL all in one go."""
+        driver: Any = self._conn.connection.driver_connection
+        asked = [(_text(self.dialect, step.statement), {"rows": step.rows}) for step in steps]
+        try:
+            if self.dialect.name == "postgresql":
+                with driver.pipeline():
+                    cursors = [driver.execute(sql, given) for sql, given in asked]
+            else:
+                cursors = [driver.execute(sql, given) for sql, given in asked]
+        except self._errors as error:
+            gone = self.dialect.is_disconnect(cast("Any", error), driver, None)
+            if gone:
+                self._conn.invalidate(error)
+            raise DBAPIError.instance(
+                None, None, error, self._errors, connection_invalidated=gone, dialect=self.dialect
+            ) from error
+        return [cursor.rowcount for cursor in cursors]
+
+
+@lru_cache(maxsize=64)
+def _text(dialect: Dialect, statement: TextClause) -> str:
+    """As the driver wants it, with its parameter named."""
+    if dialect.name == "sqlite":
+        return statement.text  # SQLAlchemy would count the parameters; SQLite knows :names
+    return str(statement.compile(dialect=dialect))
 
 
 class _Nested:

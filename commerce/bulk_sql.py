@@ -10,8 +10,9 @@ once. `json_each` is part of SQLite since 3.38, `jsonb_to_recordset` of PostgreS
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Integer, Table, TextClause, text
@@ -67,6 +68,55 @@ def _add(
     return text(f"{lock} FOR UPDATE OF t"), text(change)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A statement that needs no answer of another, and whether its rows are to be counted."""
+
+    statement: TextClause
+    rows: str = ""
+    """The parameter `rows`; empty: there is none."""
+    counted: bool = True
+
+
+@runtime_checkable
+class Together(Protocol):
+    """A connection that can be handed several statements at once (see `apart_sql`)."""
+
+    async def run_together(self, steps: Sequence[Step]) -> list[int]:
+        """Rows that each has changed. What one raises ends them all."""
+
+
+async def run_steps(conn: AsyncConnection, steps: Sequence[Step]) -> list[int]:
+    """Runs them in order; how many rows each has changed, of those that are counted."""
+    if isinstance(conn, Together):
+        counts = await conn.run_together(steps)
+    else:
+        counts = [
+            (
+                await conn.execute(step.statement, {"rows": step.rows} if step.rows else None)
+            ).rowcount
+            for step in steps
+        ]
+    return [count for step, count in zip(steps, counts, strict=True) if step.counted]
+
+
+def insert_steps(
+    conn: AsyncConnection,
+    table: Table,
+    rows: Sequence[Mapping[str, object]],
+    *,
+    tail: str = "",
+) -> list[Step]:
+    """What `insert_rows` runs."""
+    parts = [rows[start : start + ROWS_MAX] for start in range(0, len(rows), ROWS_MAX)]
+    return [
+        Step(
+            _insert(conn.dialect.name, table, tuple(part[0]), tail), _encoder.encode(part).decode()
+        )
+        for part in parts
+    ]
+
+
 async def insert_rows(
     conn: AsyncConnection,
     table: Table,
@@ -79,13 +129,28 @@ async def insert_rows(
     `tail` is what follows the rows: an ON CONFLICT clause that both dialects understand. Every
     row has the same names. Raises what the table refuses (IntegrityError).
     """
-    written = 0
+    return sum(await run_steps(conn, insert_steps(conn, table, rows, tail=tail)))
+
+
+def add_steps(
+    conn: AsyncConnection,
+    table: Table,
+    rows: Sequence[Mapping[str, object]],
+    *,
+    key: tuple[str, ...],
+    column: str,
+    unless: str = "",
+) -> list[Step]:
+    """What `add_to_rows` runs."""
+    steps = []
     for start in range(0, len(rows), ROWS_MAX):
         part = rows[start : start + ROWS_MAX]
-        statement = _insert(conn.dialect.name, table, tuple(part[0]), tail)
-        done = await conn.execute(statement, {"rows": _encoder.encode(part).decode()})
-        written += done.rowcount
-    return written
+        lock, change = _add(conn.dialect.name, table, key, column, unless)
+        packed = _encoder.encode(part).decode()
+        if len(part) > 1 and conn.dialect.name == "postgresql":
+            steps.append(Step(lock, packed, counted=False))
+        steps.append(Step(change, packed))
+    return steps
 
 
 async def add_to_rows(
@@ -103,15 +168,8 @@ async def add_to_rows(
     alone. No two rows have the same key. PostgreSQL takes the locks in order of the key first, so
     that two transactions never wait for each other.
     """
-    changed = 0
-    for start in range(0, len(rows), ROWS_MAX):
-        part = rows[start : start + ROWS_MAX]
-        lock, change = _add(conn.dialect.name, table, key, column, unless)
-        packed = {"rows": _encoder.encode(part).decode()}
-        if len(part) > 1 and conn.dialect.name == "postgresql":
-            await conn.execute(lock, packed)
-        changed += (await conn.execute(change, packed)).rowcount
-    return changed
+    steps = add_steps(conn, table, rows, key=key, column=column, unless=unless)
+    return sum(await run_steps(conn, steps))
 
 
 def texts(values: Iterable[str]) -> str:

@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from commerce import errands_sql
 from commerce.apart_sql import Apart
+from commerce.checkpoints_sql import LOG_PAGES
 from commerce.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
+    f"wal_autocheckpoint={LOG_PAGES}",
 )
 
 
@@ -64,6 +66,8 @@ class Database:
         self.dialect: Dialect = dialect
         self._writer = asyncio.Lock()
         self._apart: Apart | None = None
+        self.writes = 0
+        """Write transactions that have ended since it was opened; see `checkpoints_sql`."""
 
     @classmethod
     async def open(cls, url: str, *, poolsize: int = POOL_SIZE) -> Self:
@@ -95,6 +99,7 @@ class Database:
             conn = await stack.enter_async_context(self._connection())
             async with conn.begin():
                 yield conn
+            self.writes += 1
 
     async def answers(self) -> bool:
         """Whether the engine can be asked anything; without a word in the log if it cannot."""
@@ -119,6 +124,7 @@ class Database:
                 await stack.enter_async_context(self._writer)
             async with self._apart.begin() as apart:
                 yield apart
+            self.writes += 1
 
     def _open_sync(self, connections: int = 1) -> Engine:
         url = self.engine.url

@@ -59,10 +59,11 @@ async def drops_where(
     lines: defaultdict[str, dict[str, tuple[int | None, int]]] = defaultdict(dict)
     for drop, name, units, taken in rows:
         lines[drop][name] = (units, taken)
-    return [DropRow(_drop(head, lines[head.id]), lines[head.id]) for head in heads]
+    return [DropRow(drop_of(head, lines[head.id]), lines[head.id]) for head in heads]
 
 
-def _drop(head: Any, lines: Mapping[str, tuple[int | None, int]]) -> Drop:
+def drop_of(head: Any, lines: Mapping[str, tuple[int | None, int]]) -> Drop:
+    """A drop out of a row with the columns of `sale_drop`, and its SKUs."""
     return Drop(
         id=head.id,
         show=head.show,

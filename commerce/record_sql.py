@@ -33,6 +33,7 @@ from commerce.crash_points import CrashHook, nothing
 from commerce.database_sql import Database
 from commerce.errors import HoldEnded, Unavailable, UnknownHold
 from commerce.gate import Fenced, Image, Orphan
+from commerce.grounds_sql import read_grounds
 from commerce.hold_rule import DEFAULT_RULE, HoldRule
 from commerce.keep import Keep, keep_answer
 from commerce.outbox_sql import SqlOutbox
@@ -113,8 +114,9 @@ class SqlRecord:
             ]
             skus = {line.sku for winner in winners for line in winner.press.lines}
             waited_for = await waiting_sql.waited_for(conn, skus, now)
+            grounds = await read_grounds(conn, {winner.press.drop for winner in winners})
             outcomes = await winners_sql.write(
-                conn, epoch, numbered, now, rule=self._rule, waited_for=waited_for
+                conn, epoch, numbered, grounds, now, rule=self._rule, waited_for=waited_for
             )
             await claims_sql.keep(conn, numbered_alone(epoch, numbered, outcomes))
             version = epoch << VERSION_BITS | n + len(winners) + 1
@@ -284,9 +286,10 @@ class SqlRecord:
 async def _write(
     conn: AsyncConnection, epoch: int, winners: Sequence[Winner], now: int
 ) -> dict[str, Outcome]:
-    if await epochs_sql.lock_epoch(conn) != epoch:
+    grounds = await read_grounds(conn, {winner.press.drop for winner in winners})
+    if grounds.epoch != epoch:
         raise Fenced
-    return await winners_sql.write(conn, epoch, winners, now)
+    return await winners_sql.write(conn, epoch, winners, grounds, now)
 
 
 async def _levels(

@@ -23,7 +23,7 @@ call is repeated here, once: a pooled connection may be dead, an answer may come
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import astuple
 from functools import cache
@@ -70,7 +70,15 @@ from commerce.gate import (
 )
 from commerce.hold_rule import DEFAULT_RULE, HOLD_MS_MIN, HoldRule
 from commerce.log_redis import GateLog
-from commerce.slot_redis import Home, OneEngine, SlotOwner, is_cluster_url, node_urls
+from commerce.slot_redis import (
+    Home,
+    Line,
+    OneEngine,
+    SlotOwner,
+    WithLine,
+    is_cluster_url,
+    node_urls,
+)
 from commerce.stock import OPEN_HOLDS_MAX, VERSION_BITS, Drop, Level, Levels
 
 logger = logging.getLogger(__name__)
@@ -134,12 +142,14 @@ class RedisGate:
         wait_s: float = ANSWER_WAIT_S,
         node: str = "",
         rule: HoldRule = DEFAULT_RULE,
+        line: Callable[[Redis], Line] | None = None,
     ) -> Self:
         """A gate at `redis://host:port/0` or `unix:///path`; it connects at the first call.
 
         `redis+cluster://host:port,host:port` (rediss too, with TLS) names nodes of a cluster;
         `cluster` makes that of a redis:// one. `node` stands in the log beside what this node
-        asked. Raises ValueError for an URL without sense.
+        asked. `line` opens a shorter way for the scripts to where a client leads; without one they
+        go through the client. Raises ValueError for an URL without sense.
         """
 
         def connect(url: str) -> Redis:
@@ -152,7 +162,8 @@ class RedisGate:
                 socket_connect_timeout=wait_s,
                 protocol=2,
             )
-            return Redis.from_pool(pool)
+            client = Redis.from_pool(pool)
+            return client if line is None else cast("Redis", WithLine(client, line(client)))
 
         if cluster or is_cluster_url(url):
             return cls(SlotOwner(node_urls(url), _prefix("shop"), connect), node=node, rule=rule)

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Row, and_, bindparam, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commerce import epochs_sql, raffle_sql, reservations_sql, winners_sql
+from commerce import raffle_sql, reservations_sql, winners_sql
 from commerce.crash_points import CrashHook, nothing
 from commerce.database_sql import Database
 from commerce.drops_sql import DropRow, drops_where, not_over
@@ -34,6 +34,7 @@ from commerce.errors import (
 )
 from commerce.gate import Fenced, Offer
 from commerce.gate import Waiting as Queued
+from commerce.grounds_sql import read_grounds
 from commerce.outbox_sql import SqlOutbox
 from commerce.raffle import Draw
 from commerce.record import Outcome, Winner
@@ -125,14 +126,16 @@ class SqlWaitlist:
     async def offer(self, epoch: int, offers: Sequence[Offer], now: int) -> dict[str, Outcome]:
         """See `WaitRecord.offer`."""
         async with self._database.begin() as conn:
-            if await epochs_sql.lock_epoch(conn) != epoch:
+            grounds = await read_grounds(conn, {offer.drop for offer in offers})
+            if grounds.epoch != epoch:
                 raise Fenced
             rids = [offer.rid for offer in offers]
-            await drops_where(conn, sale_drop.c.id.in_({o.drop for o in offers}), lock=True)
             rows = await _rows(conn, waiting.c.rid.in_(rids), lock=True)
             theirs = {row.rid: row for row in rows if row.state == WaitState.WAITING}
             winners = [_winner(one, now) for one in offers if one.n and one.rid in theirs]
-            outcomes = await winners_sql.write(conn, epoch, winners, now) if winners else {}
+            outcomes: dict[str, Outcome] = {}
+            if winners:
+                outcomes = await winners_sql.write(conn, epoch, winners, grounds, now)
             # Who was passed over too: the rid may have been pressed, and is a reservation then.
             rest = [rid for rid in rids if rid not in outcomes]
             outcomes |= await reservations_sql.find_many(conn, rest) if rest else {}

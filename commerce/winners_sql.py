@@ -12,13 +12,14 @@ by one, and only those that do not fit are refused.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 from typing import Final
 
-from sqlalchemy import select, text
+from sqlalchemy import TextClause, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commerce.bulk_sql import add_to_rows, in_texts, insert_rows, texts
+from commerce.bulk_sql import Step, add_steps, in_texts, insert_steps, run_steps, texts
 from commerce.drops_sql import DropRow, drops_where
 from commerce.errors import (
     BadCurrency,
@@ -34,25 +35,23 @@ from commerce.errors import (
     UnknownDrop,
     UnknownSku,
 )
+from commerce.grounds_sql import Grounds
 from commerce.hold_rule import Allowance, HoldRule
 from commerce.lapses_sql import lapses_of
 from commerce.money_schema_sql import hold_promise
 from commerce.record import Outcome, Winner
 from commerce.reservations_sql import OPEN_STATES, find_many
 from commerce.schema_sql import (
-    product,
     reservation,
     reservation_line,
     sale_drop,
     sale_drop_line,
-    sku,
     sku_stock,
     stock_ledger,
     viewer_use,
 )
 from commerce.stock import OPEN_HOLDS_MAX, Drop, HeldLine, Hold, HoldState
 
-TITLE_MAX: Final = 512
 PRICE_SOURCE: Final = "list"
 """Where a hold's price comes from: the catalogue. A discount is a step of its own."""
 BATCH_TRIES: Final = 2
@@ -65,16 +64,9 @@ _WITHIN_LIMIT: Final = (
 )
 _OPEN: Final = ", ".join(f"'{state.value}'" for state in OPEN_STATES)
 _OVER_UNITS: Final = "t.units IS NOT NULL AND t.taken + x.taken > t.units"
+_SAVE: Final = Step(text("SAVEPOINT winners"), counted=False)
+_UNDO: Final = Step(text("ROLLBACK TO SAVEPOINT winners"), counted=False)
 _OVER_STOCK: Final = "t.held + t.committed + t.draining + x.held > t.on_hand"
-
-
-@dataclass(frozen=True, slots=True)
-class _Priced:
-    """A SKU as the snapshot needs it."""
-
-    title: str
-    amount: int
-    currency: str
 
 
 class _Short(Exception):
@@ -89,6 +81,7 @@ async def write(
     conn: AsyncConnection,
     epoch: int,
     winners: Sequence[Winner],
+    grounds: Grounds,
     now: int,
     *,
     rule: HoldRule | None = None,
@@ -102,35 +95,37 @@ async def write(
     `rule` limits those whose holds lapse, and `waited_for` are the (drop, SKU) that are sold out
     for them because somebody waits.
     """
-    outcomes = await _existing(conn, winners)
-    drops = {
-        found.drop.id: found
-        for found in await drops_where(
-            conn, sale_drop.c.id.in_({winner.press.drop for winner in winners}), lock=True
-        )
-    }
-    priced = await _priced(conn, winners)
-    open_holds = await _open_holds(conn, winners)
+    held = await _open_holds(conn, winners)
     viewers = {winner.press.viewer for winner in winners}
     lapses = await lapses_of(conn, viewers, now - rule.window_ms) if rule else {}
-    fitting: dict[str, tuple[Winner, Hold]] = {}
-    for winner in winners:
-        rid = winner.press.rid
-        if rid in outcomes or rid in fitting:
-            continue
-        if (name := _waited(winner, waited_for)) is not None:
-            outcomes[rid] = SoldOut(name, 0)
-            continue
-        hold = _judge(winner, epoch, drops.get(winner.press.drop), priced, open_holds)
-        if rule is not None and isinstance(hold, Hold):
-            allowed = rule.allowance(lapses.get(hold.viewer, ()), winner.at)
-            hold = _allowed(hold, allowed, drops[hold.drop].drop.hold_s, winner.at, open_holds)
-        if isinstance(hold, Refused):
-            outcomes[rid] = hold
-        else:
-            fitting[rid] = (winner, hold)
+
+    def judge(known: Mapping[str, Outcome]) -> tuple[dict[str, Outcome], list[tuple[Winner, Hold]]]:
+        outcomes, open_holds = dict(known), Counter(held)
+        fitting: dict[str, tuple[Winner, Hold]] = {}
+        for winner in winners:
+            rid = winner.press.rid
+            if rid in outcomes or rid in fitting:
+                continue
+            if (name := _waited(winner, waited_for)) is not None:
+                outcomes[rid] = SoldOut(name, 0)
+                continue
+            hold = _judge(winner, epoch, grounds, open_holds)
+            if rule is not None and isinstance(hold, Hold):
+                allowed = rule.allowance(lapses.get(hold.viewer, ()), winner.at)
+                hold_s = grounds.drops[hold.drop].drop.hold_s
+                hold = _allowed(hold, allowed, hold_s, winner.at, open_holds)
+            if isinstance(hold, Refused):
+                outcomes[rid] = hold
+            else:
+                fitting[rid] = (winner, hold)
+        return outcomes, list(fitting.values())
+
+    outcomes, fitting = judge({})
+    # Nearly never is a rid there already. The insert finds out; who is refused is looked up first.
+    if outcomes and (known := await _existing(conn, winners)):
+        outcomes, fitting = judge(known)
     if fitting:
-        outcomes |= await _insert_fitting(conn, list(fitting.values()), drops, now)
+        outcomes |= await _insert_fitting(conn, fitting, grounds.drops, now)
     return outcomes
 
 
@@ -159,42 +154,27 @@ async def _existing(conn: AsyncConnection, winners: Sequence[Winner]) -> dict[st
     }
 
 
-async def _priced(conn: AsyncConnection, winners: Sequence[Winner]) -> dict[str, _Priced]:
-    names = {line.sku for winner in winners for line in winner.press.lines}
-    row = sku.c
-    wanted = (
-        select(row.sku, product.c.title, row.title, row.amount, row.currency)
-        .join(product, product.c.id == row.product)
-        .where(row.sku.in_(names), row.active)
+@cache
+def _holds_of(chosen: str) -> TextClause:
+    return text(
+        "SELECT viewer, count(*) AS holds FROM reservation "
+        f"WHERE {chosen} AND state IN ({_OPEN}) GROUP BY viewer"
     )
-    return {
-        name: _Priced(f"{of} – {variant}"[:TITLE_MAX] if variant else of, amount, currency)
-        for name, of, variant, amount, currency in (await conn.execute(wanted))
-    }
 
 
 async def _open_holds(conn: AsyncConnection, winners: Sequence[Winner]) -> Counter[str]:
     viewers = texts({winner.press.viewer for winner in winners})
-    chosen = in_texts(conn, "viewer", "viewers")
-    rows = await conn.execute(
-        text(
-            "SELECT viewer, count(*) AS holds FROM reservation "
-            f"WHERE {chosen} AND state IN ({_OPEN}) GROUP BY viewer"
-        ),
-        {"viewers": viewers},
-    )
+    wanted = _holds_of(in_texts(conn, "viewer", "viewers"))
+    rows = await conn.execute(wanted, {"viewers": viewers})
     return Counter({row.viewer: row.holds for row in rows})
 
 
 def _judge(
-    winner: Winner,
-    epoch: int,
-    found: DropRow | None,
-    priced: Mapping[str, _Priced],
-    open_holds: Counter[str],
+    winner: Winner, epoch: int, grounds: Grounds, open_holds: Counter[str]
 ) -> Hold | Refused:
     """The conditions that need no lock on stock; counts the hold if it passes."""
     press = winner.press
+    found, priced = grounds.drops.get(press.drop), grounds.priced
     if found is None:
         return UnknownDrop(press.drop)
     drop = found.drop
@@ -264,8 +244,7 @@ async def _insert_fitting(
         if len(fitting) <= 1:
             break
         try:
-            async with conn.begin_nested():
-                await _insert(conn, fitting, drops, now)
+            await _insert(conn, fitting, drops, now, alone=True)
         except _Short as short:
             if short.what != "rid":
                 break
@@ -289,14 +268,16 @@ async def _insert(
     fitting: Sequence[tuple[Winner, Hold]],
     drops: Mapping[str, DropRow],
     now: int,
+    *,
+    alone: bool = False,
 ) -> None:
-    """Rows in one order of locks: reservations, viewers' units, drops' units, stock."""
+    """Rows in one order of locks: reservations, viewers' units, drops' units, stock.
+
+    All statements are handed over before the first count is looked at. What does not fit raises
+    _Short; `alone`, it has taken everything back, else its caller does.
+    """
     fitting = sorted(fitting, key=lambda pair: pair[1].rid)
     heads = [_head(winner, hold) for winner, hold in fitting]
-    if await insert_rows(conn, reservation, heads, tail="ON CONFLICT (rid) DO NOTHING") < len(
-        heads
-    ):
-        raise _Short("rid")
     lines: list[dict[str, object]] = []
     ledger: list[dict[str, object]] = []
     for _winner, hold in fitting:
@@ -322,10 +303,25 @@ async def _insert(
                     "at": now,
                 }
             )
-    await insert_rows(conn, reservation_line, lines)
-    await insert_rows(conn, stock_ledger, ledger)
-    await insert_rows(conn, hold_promise, _promises(fitting))
-    await _count(conn, [hold for _winner, hold in fitting], drops)
+    # Of a rid that is there already the rest is there too; each count would tell.
+    promises = _promises(fitting)
+    plan: list[tuple[str, int, list[Step]]] = [
+        ("rid", len(rows), insert_steps(conn, table, rows, tail="ON CONFLICT DO NOTHING"))
+        for table, rows in (
+            (reservation, heads),
+            (reservation_line, lines),
+            (stock_ledger, ledger),
+            (hold_promise, promises),
+        )
+    ]
+    plan += _sums(conn, [hold for _winner, hold in fitting], drops)
+    steps = [step for _what, _least, part in plan for step in part]
+    counts = iter(await run_steps(conn, [_SAVE, *steps] if alone else steps))
+    for what, least, part in plan:
+        if sum(next(counts) for step in part if step.counted) < least:
+            if alone:
+                await run_steps(conn, [_UNDO])
+            raise _Short(what)
 
 
 def _promises(fitting: Sequence[tuple[Winner, Hold]]) -> list[dict[str, object]]:
@@ -343,9 +339,9 @@ def _promises(fitting: Sequence[tuple[Winner, Hold]]) -> list[dict[str, object]]
     ]
 
 
-async def _count(
+def _sums(
     conn: AsyncConnection, holds: Sequence[Hold], drops: Mapping[str, DropRow]
-) -> None:
+) -> list[tuple[str, int, list[Step]]]:
     """The sums, each under its condition. A batch is summed before it is checked."""
     used: defaultdict[tuple[str, str, str], int] = defaultdict(int)
     taken: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -363,21 +359,19 @@ async def _count(
         limit = drops[drop].drop.per_viewer
         if limit is not None and units > limit:
             raise _Short("limit")  # a viewer's first row meets no condition in SQL
-    if await insert_rows(conn, viewer_use, by_viewer, tail=_WITHIN_LIMIT) < len(by_viewer):
-        raise _Short("limit")
     by_drop = [
         {"drop": drop, "sku": name, "taken": units} for (drop, name), units in sorted(taken.items())
     ]
-    key = ("drop", "sku")
-    if await add_to_rows(
-        conn, sale_drop_line, by_drop, key=key, column="taken", unless=_OVER_UNITS
-    ) < len(by_drop):
-        raise _Short("units")
     by_sku = [{"sku": name, "held": units} for name, units in sorted(held.items())]
-    if await add_to_rows(
-        conn, sku_stock, by_sku, key=("sku",), column="held", unless=_OVER_STOCK
-    ) < len(by_sku):
-        raise _Short("stock")
+    of_drop = add_steps(
+        conn, sale_drop_line, by_drop, key=("drop", "sku"), column="taken", unless=_OVER_UNITS
+    )
+    of_stock = add_steps(conn, sku_stock, by_sku, key=("sku",), column="held", unless=_OVER_STOCK)
+    return [
+        ("limit", len(by_viewer), insert_steps(conn, viewer_use, by_viewer, tail=_WITHIN_LIMIT)),
+        ("units", len(by_drop), of_drop),
+        ("stock", len(by_sku), of_stock),
+    ]
 
 
 def _head(winner: Winner, hold: Hold) -> dict[str, object]:

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp
 
+from commerce.checkpoints_sql import Checkpoints
 from commerce.clock_sql import DatabaseClock
 from commerce.database_sql import Database
 from commerce.errors import CommerceError
@@ -96,6 +97,7 @@ class App:
     tokens: Tokens
     now: DatabaseClock
     people: SqlPeople
+    checkpoints: Checkpoints
     secret: str
     admission: Admission
     belongings: Belongings
@@ -224,6 +226,7 @@ async def open_app(settings: Settings, ground: Ground, address: str) -> AsyncIte
             counters=counters,
             tokens=Tokens(ground.secret, clock),
             people=people,
+            checkpoints=Checkpoints(database),
             secret=ground.secret,
             admission=_admission(settings),
             belongings=Belongings(trade.checkout, trade.orders, trade.waits),
@@ -264,6 +267,7 @@ def _work(app: App, settings: Settings) -> list[tuple[str, Coroutine[Any, Any, N
         ("keys", chores.forget_old_keys(trade.idempotency)),
         ("recovery", chores.recover(trade.money.recovery)),
         ("books", chores.compare_books(trade.money.check)),
+        ("checkpoints", app.checkpoints.run()),
     ]
 
 

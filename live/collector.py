@@ -22,7 +22,7 @@ MIDDLE: Final = 10
 """Looks at the young between two at the middle-aged: at most 100,000 objects, some 10 ms."""
 FULL: Final = 50
 """Looks at the middle-aged between two full collections."""
-SWITCH_S: Final = 0.0005
+SWITCH_S: Final = 0.0001
 """How long a thread waits for the interpreter before the one that has it is asked to let go.
 
 Python's own 5 ms are paid at each of the 40 or so times that a batch of winners comes back from

@@ -55,6 +55,7 @@ from commerce.webhooks_sql import SqlWebhooks
 from live.audit import Audit
 from live.node import Ground
 from live.settings import Settings
+from realtime.caller_redis import Caller
 
 if TYPE_CHECKING:
     from commerce.payments_stripe import StripeProvider
@@ -149,7 +150,7 @@ async def open_trade(
 ) -> Trade:
     """`learn` is told levels that changed, `drawn` a raffle that was drawn."""
     database, now, rule = engines.database, engines.now, settings.hold_rule
-    gate = RedisGate.connect(engines.valkey_url, node=settings.node, rule=rule)
+    gate = RedisGate.connect(engines.valkey_url, node=settings.node, rule=rule, line=Caller)
     stack.push_async_callback(gate.close)
     outbox = SqlOutbox(database)
     record = SqlRecord(database, crash_point=crash_point, rule=rule)

@@ -6,7 +6,9 @@ by the same press again, as the protocol says. Then four questions, of one serve
 
 * `drop`: few units. Who wins is counted in SQL, not by what was answered.
 * `winners`: as many units as buyers. Durable reservations per second.
-* `half`: buyers at half of that rate. How long a winner waits when nobody is in a hurry.
+* `half`: buyers at half of that rate, for four seconds, in a room as full as before: at random
+  instants, all of whom win. How long a winner waits when nobody is in a hurry. The rate is that of
+  the same run, and so is the crowd that watches; `--stages` says where the time goes.
 * `baseline`: the same process, told to answer each Buy by a transaction that locks the row
   (`drop_baseline_sql`), for a shorter crowd: once with few units, once with enough for all.
 """
@@ -24,6 +26,7 @@ from live.identity import Role
 from loadtests.api import Api
 from loadtests.bench import Bench, folder_of_a_bench, machine, product_bench, targets
 from loadtests.drop_postgres_sql import Postgres
+from loadtests.drop_stages import parts_of
 from loadtests.drop_truth_sql import truth_of
 from loadtests.refused import TooLate
 from loadtests.shopper import Host
@@ -60,6 +63,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", choices=(*DATABASES, "both"), default="both")
     parser.add_argument(
         "--parts", default=",".join(PARTS), help=f"which of {','.join(PARTS)}, by commas"
+    )
+    parser.add_argument("--stages", action="store_true", help="where a winner's time goes at half")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="winners/s of `half`, to look at it alone"
     )
     parser.add_argument("--baseline-buyers", type=int, default=BASELINE_BUYERS)
     parser.add_argument("--baseline-winners", type=int, default=BASELINE_WINNERS)
@@ -153,8 +160,8 @@ class _Run:
             found["winners"] = await sale("winners", given.buyers, given.buyers, given.within_s)
         if "drop" in parts:
             found["drop"] = await sale("drop", given.buyers, given.stock, given.within_s)
-        if "half" in parts and "winners" in found:
-            rate = found["winners"]["winners_per_s"] / 2
+        if "half" in parts and ("winners" in found or given.rate):
+            rate = given.rate or found["winners"]["winners_per_s"] / 2
             count = min(given.buyers, math.ceil(rate * HALF_S))
             found["half"] = await sale("half", count, count, count / rate)
         if "baseline" in parts:
@@ -184,6 +191,9 @@ class _Run:
         await stage.import_product()
         await stage.open_drop(host, hold_s=HOLD_S)
         await asyncio.sleep(SETTLE_S)
+        if part == "half" and self._options.stages:
+            await bench.node.ask("watch")
+        await bench.node.ask("mark")
         shares = bench.swarm.shares(buyers)
         start = time.monotonic() + LEAD_S
         cpu = (await bench.node.ask("cpu"))["cpu_s"]
@@ -204,6 +214,10 @@ class _Run:
         truth = await truth_of(self._url, stage.drop, stage.sku)
         await host.act("close_drop", drop=stage.drop)
         found = _figures(answers, start, cpu)
+        found["lag"] = await bench.node.ask("lag")
+        if part == "half" and self._options.stages:
+            noted = (await bench.node.ask("stages"))["stages"]
+            found["stages_ms"] = parts_of(answers, noted)
         won = set(answers["won"])
         found["winners"] = len(truth.rids)
         found["oversold"] = truth.oversold
@@ -274,7 +288,7 @@ def _compared(found: dict[str, Any]) -> dict[str, Any]:
         of_winners = result["cpu_us_per_winner"] * drop["winners"]
         losers = max(1, drop["decided"] - drop["winners"])
         result["cpu_us_per_loser"] = round((whole - of_winners) / losers, 1)
-    if half:
+    if half and winners:
         result["half_rate_winner_ms_p99"] = half["winner_ms_p99"]
     if base and base_won:
         result["baseline_decisions_per_s"] = base["decisions_per_s"]

@@ -23,6 +23,7 @@ from commerce.stock import Press
 from live.app import App
 from loadtests.bench_node import Node, run_product
 from loadtests.drop_baseline_sql import RowLock
+from loadtests.drop_stages import Stages
 from loadtests.vitals import raise_file_limit
 
 
@@ -34,6 +35,8 @@ class DropNode(Node):
         self._checkout: Checkout = app.trade.checkout
         self._row_lock = RowLock(database_url, app.now)
         self._presses: set[asyncio.Task[None]] = set()
+        self._app = app
+        self._stages: Stages | None = None
 
     @override
     async def answer(self, ask: dict[str, Any]) -> dict[str, Any]:
@@ -43,6 +46,12 @@ class DropNode(Node):
                 return await self._way(ask["way"])
             case "cpu":
                 return {"cpu_s": time.process_time()}
+            case "watch":
+                self._stages = self._stages or Stages(self._app)
+                self._stages.take()
+                return {}
+            case "stages":
+                return {"stages": self._stages.take() if self._stages else {}}
         return await super().answer(ask)
 
     async def _way(self, way: str) -> dict[str, Any]:

@@ -41,12 +41,13 @@ SEED: Final = 4
 class Press:
     """One buyer's press, over all its attempts."""
 
-    __slots__ = ("due", "id", "listener", "rid")
+    __slots__ = ("due", "id", "listener", "rid", "sent")
 
     def __init__(self, listener: Listener, rid: str, due: float) -> None:
         self.listener = listener
         self.rid = rid
         self.due = due
+        self.sent = due
         self.id = FIRST_ID
 
 
@@ -64,6 +65,8 @@ class Buyers(Crowd):
     def _clear(self) -> None:
         self.won: list[str] = []
         self.won_us = array("q")
+        self.won_due = array("d")
+        self.won_sent = array("d")
         self.lost_us = array("q")
         self.late_us = array("q")
         self.other: Counter[str] = Counter()
@@ -113,6 +116,7 @@ class Buyers(Crowd):
             _at, _number, press, frame = heapq.heappop(sends)
             if press.id == FIRST_ID:
                 self.late_us.append(round((now - press.due) * 1e6))
+                press.sent = now
             if press.listener.sock is not None:
                 with contextlib.suppress(OSError):
                     press.listener.sock.send(frame)
@@ -146,6 +150,8 @@ class Buyers(Crowd):
         if kind == REPLY:
             self.won.append(body["rid"])
             self.won_us.append(round((now - press.due) * 1e6))
+            self.won_due.append(press.due)
+            self.won_sent.append(press.sent)
         elif body["code"] in UNDECIDED:
             self.undecided[body["code"]] += 1
             press.id += 1
@@ -167,6 +173,8 @@ class Buyers(Crowd):
         return {
             "won": self.won,
             "won_us": self.won_us.tolist(),
+            "won_due": self.won_due.tolist(),
+            "won_sent": self.won_sent.tolist(),
             "lost_us": self.lost_us.tolist(),
             "late_us": self.late_us.tolist(),
             "other": dict(self.other),

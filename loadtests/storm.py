@@ -42,7 +42,9 @@ CALM_S: Final = 3.0
 def options(parser: argparse.ArgumentParser) -> None:
     """Options beside the common ones."""
     parser.add_argument("--viewers", type=int, default=2000, help="listeners at once")
-    parser.add_argument("--spread-s", type=float, default=SPREAD_S, help="all try again within this")
+    parser.add_argument(
+        "--spread-s", type=float, default=SPREAD_S, help="all try again within this"
+    )
     parser.add_argument(
         "--newcomers", type=float, default=0.1, help="share that comes back as a reloaded page"
     )

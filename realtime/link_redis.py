@@ -28,6 +28,7 @@ from redis.exceptions import (
     MasterDownError,
     MovedError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -52,6 +53,7 @@ _ERRORS: Final[dict[str, type[RedisError]]] = {
     "MOVED": MovedError,
     "NOAUTH": AuthenticationError,
     "NOSCRIPT": NoScriptError,
+    "OOM": OutOfMemoryError,
     "READONLY": ReadOnlyError,
     "TRYAGAIN": TryAgainError,
 }

@@ -45,6 +45,7 @@ from commerce.vault import Vault
 from commerce.waiting import Wait, Waitlist, WaitState
 from commerce.waiting_sql import SqlWaitlist
 from live.crash import CrashAt, crash_hook
+from realtime.caller_redis import Caller
 from tests.commerce.pay_support import DELIVERY, KEY, MASTER, RETURN_URL, SUCCEEDS, Api
 from tests.waiting import until
 
@@ -84,7 +85,7 @@ class Day:
         self.database = database
         named = [CrashAt(point, 1) for point in POINTS if point == order["point"]]
         hook = crash_hook(named[0] if named else None)
-        self.gate = RedisGate.connect(order["valkey"])
+        self.gate = RedisGate.connect(order["valkey"], line=Caller)
         record = SqlRecord(database, crash_point=hook)
         self.checkout = Checkout(
             self.gate,

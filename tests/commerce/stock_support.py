@@ -41,6 +41,7 @@ from commerce.stock_redis import RedisGate
 from commerce.waiting import Wait, Waiter, Waitlist
 from commerce.waiting_sql import SqlWaitlist
 from live.engines import find_valkey, socket_url, valkey_arguments
+from realtime.caller_redis import Caller
 from tests.waiting import until
 
 START = 1_800_000_000_000
@@ -165,7 +166,7 @@ class Shop:
 
         `upkeep=False`: presses are answered, but nothing happens behind them.
         """
-        gate = RedisGate.connect(self.gate_url)
+        gate = RedisGate.connect(self.gate_url, line=Caller)
         kept = record(self.database, crash_point=crash_point)
         levels: dict[str, Level] = {}
         checkout = Checkout(

@@ -4,12 +4,15 @@ import asyncio
 import threading
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.apart_sql import finish
+from commerce.bulk_sql import Step, insert_steps, run_steps
 from commerce.database_sql import Database
-from commerce.schema_sql import product
+from commerce.errors import Unavailable
+from commerce.schema_sql import product, viewer_use
 from tests.commerce.stock_support import product_row
 
 
@@ -91,3 +94,82 @@ async def test_cancelled_it_leaves_no_row_and_no_lock(database: Database) -> Non
 async def test_work_that_would_wait_for_something_else_is_refused(database: Database) -> None:
     with pytest.raises(RuntimeError, match="more than its connection"):
         finish(asyncio.sleep(1))
+
+
+def _uses(*viewers: str) -> list[dict[str, object]]:
+    return [{"drop": "d", "viewer": viewer, "sku": "A", "units": 1} for viewer in viewers]
+
+
+async def _users(database: Database) -> set[str]:
+    async with database.read() as conn:
+        return set((await conn.execute(select(viewer_use.c.viewer))).scalars())
+
+
+async def test_statements_that_go_together_are_counted_one_by_one(database: Database) -> None:
+    async def work(conn: AsyncConnection) -> list[int]:
+        once = "ON CONFLICT DO NOTHING"
+        steps = [
+            Step(text("SAVEPOINT here"), counted=False),
+            *insert_steps(conn, viewer_use, _uses("a", "b"), tail=once),
+            *insert_steps(conn, viewer_use, _uses("b", "c", "d"), tail=once),
+            *insert_steps(conn, viewer_use, _uses("d"), tail=once),
+        ]
+        counts = await run_steps(conn, steps)
+        await run_steps(conn, insert_steps(conn, viewer_use, _uses("e")))
+        return counts
+
+    async with database.begin_apart() as apart:
+        assert await apart.run_last(work) == [2, 2, 0]
+    assert await _users(database) == set("abcde")
+
+
+async def test_an_error_among_them_takes_all_back_and_the_next_transaction_works(
+    database: Database,
+) -> None:
+    async def twice(conn: AsyncConnection) -> None:
+        steps = [
+            *insert_steps(conn, viewer_use, _uses("a")),
+            *insert_steps(conn, viewer_use, _uses("a")),
+            *insert_steps(conn, viewer_use, _uses("b")),
+        ]
+        await run_steps(conn, steps)
+
+    async def once(conn: AsyncConnection) -> None:
+        await run_steps(conn, insert_steps(conn, viewer_use, _uses("c")))
+
+    for _ in range(2):
+        with pytest.raises(IntegrityError):
+            async with database.begin_apart() as apart:
+                await apart.run_last(twice)
+    async with database.begin_apart() as apart:
+        await apart.run_last(once)
+    assert await _users(database) == {"c"}
+
+
+async def test_a_connection_lost_among_them_is_an_outage_and_the_next_is_a_new_one(
+    database: Database,
+) -> None:
+    if database.dialect == "sqlite":
+        return  # it has no connection to lose
+
+    async def after(conn: AsyncConnection) -> None:
+        await run_steps(conn, insert_steps(conn, viewer_use, _uses("b")))
+
+    pids: list[int] = []
+
+    async def whose(conn: AsyncConnection) -> None:
+        pids.append((await conn.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+        await run_steps(conn, insert_steps(conn, viewer_use, _uses("a")))
+
+    async def cut_off() -> None:
+        async with database.begin_apart() as apart:
+            await apart.run(whose)
+            async with database.begin() as other:
+                await other.execute(text(f"SELECT pg_terminate_backend({pids[0]})"))
+            await apart.run_last(after)
+
+    with pytest.raises(Unavailable):
+        await cut_off()
+    async with database.begin_apart() as apart:
+        await apart.run_last(after)
+    assert await _users(database) == {"b"}

@@ -1,8 +1,11 @@
 """The gate alone, without a record behind it: what its scripts decide."""
 
+import pytest
+
 from commerce.gate import Ask, Decision, Entry, Image, Verdict
 from commerce.stock import Drop, DropLine
 from commerce.stock_redis import RedisGate
+from realtime.caller_redis import Caller
 from tests.commerce.stock_support import START
 
 DROP = Drop("d", "show", "Drop", START, None, 60, 2, (DropLine("A", 5), DropLine("B")))
@@ -23,8 +26,11 @@ async def _decide(gate: RedisGate, *asks: Ask) -> list[Decision]:
     return decisions
 
 
-async def test_the_gate_refuses_by_itself_what_the_record_would_refuse(valkey_url: str) -> None:
-    gate = RedisGate.connect(valkey_url)
+@pytest.mark.parametrize("line", [None, Caller])
+async def test_the_gate_refuses_by_itself_what_the_record_would_refuse(
+    valkey_url: str, line: type[Caller] | None
+) -> None:
+    gate = RedisGate.connect(valkey_url, line=line)
     try:
         await gate.load(1, _image(), START)
         one = (("B", 1),)
@@ -67,8 +73,11 @@ async def test_the_gate_refuses_by_itself_what_the_record_would_refuse(valkey_ur
         await gate.close()
 
 
-async def test_an_image_of_thousands_is_loaded_in_pieces(valkey_url: str) -> None:
-    gate = RedisGate.connect(valkey_url)
+@pytest.mark.parametrize("line", [None, Caller])
+async def test_an_image_of_thousands_is_loaded_in_pieces(
+    valkey_url: str, line: type[Caller] | None
+) -> None:
+    gate = RedisGate.connect(valkey_url, line=line)
     try:
         entries = tuple(
             Entry(f"r{n}", "f", f"v{n}", "d", (("B", 1),), START + 60_000, False, None)
