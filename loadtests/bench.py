@@ -176,7 +176,9 @@ def targets(**wanted: tuple[float | None, float, str]) -> dict[str, Any]:
     is not a defect, a lost entry is."""
     found: dict[str, Any] = {}
     for name, (value, bound, kind) in wanted.items():
-        if value is not None:
+        if value is None:
+            found[name] = {"value": None, kind: bound, "met": False}  # it was not measured
+        else:
             met = value <= bound if kind == "most" else value >= bound
             found[name] = {"value": round(value, 3), kind: bound, "met": met}
     return found

@@ -49,6 +49,12 @@ class NoCheckout(Checkout):
     def __init__(self) -> None:
         """No gate, no record."""
 
+    @property
+    @override
+    def crowded(self) -> bool:
+        """Nobody buys."""
+        return False
+
 
 class NoWaits(Waitlist):
     """Never asked either."""
