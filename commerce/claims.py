@@ -49,7 +49,11 @@ PUT_OFF_MAX_MS: Final = 5_000
 At 15,000 presses a second that is some 400 calls of the 4,096 that the log holds.
 """
 ENTRIES_MAX: Final = 32
-"""Script calls read at a time, each of 64 presses at most: one transaction of some 2,000 rows."""
+"""Script calls read at a time…"""
+ENTRIES_MIN: Final = 2
+ROWS_MOST: Final = 1_000
+"""…and fewer when they are large. A call has up to 256 presses: 32 of them were 8,000 rows, which
+kept the loop for 50 ms and SQLite's one writer from the winners for 160."""
 BACK_OFF_MAX_MS: Final = 4_000
 PRUNE_EVERY: Final = 120
 KEEP_MS: Final = 180 * 86_400_000
@@ -247,6 +251,8 @@ class ClaimKeeper:
         self._clock = clock
         self._pause = pause
         self._told: dict[str, int] = {}
+        self._limit = ENTRIES_MIN
+        """Calls to be read next."""
         self.kept = 0
         """Claims this node has stored since its start."""
         self.lost = 0
@@ -281,7 +287,8 @@ class ClaimKeeper:
         """Stores what the log has, a piece of it; whether there may be more."""
         if not await self._log.lease(self._source, 4 * DRAIN_MS):
             return False
-        calls = await self._log.read(ENTRIES_MAX)
+        limit = self._limit
+        calls = await self._log.read(limit)
         self.waiting = len(calls)
         if not calls:
             return False
@@ -293,8 +300,12 @@ class ClaimKeeper:
         self.lost += sum(gap.number for gap in gaps)
         if gaps:
             logger.warning("%d claims are missing from the log", sum(gap.number for gap in gaps))
-        self.waiting = await self._log.length() if len(calls) == ENTRIES_MAX else 0
-        return len(calls) == ENTRIES_MAX
+        if len(claims) > ROWS_MOST:
+            self._limit = max(ENTRIES_MIN, limit // 2)
+        elif len(claims) < ROWS_MOST // 2:
+            self._limit = min(ENTRIES_MAX, limit * 2)
+        self.waiting = await self._log.length() if len(calls) == limit else 0
+        return len(calls) == limit
 
     async def _gaps(self, calls: Sequence[Logged]) -> list[Claim]:
         """A row for each run of numbers that no call in the log has."""

@@ -46,6 +46,8 @@ class Counters:
         self._likes: Counter[str] = Counter()
         self._out: set[str] = set()
         self._waiting: dict[str, int] = {}
+        self._rare_until = 0
+        """The round from which levels go out in each again."""
 
     def mark(self, levels: Mapping[str, Level]) -> None:
         """Levels that this node has learnt; the newest of each SKU goes out at the next round."""
@@ -60,21 +62,24 @@ class Counters:
 
     async def run(self, checkout: Checkout, waits: Waitlist, clock: Callable[[], int]) -> None:
         """Publish at the pace, for ever."""
-        rare_until = 0
         for turn in itertools.count(1):
             await asyncio.sleep(PACE_S)
             try:
                 if turn % HEAL_EVERY == 0 and (skus := self._stage.skus()):
                     self.mark(await checkout.levels(skus))
                     await self._publish_waiting(await waits.counts(sorted(skus)), clock())
-                if checkout.crowded:
-                    rare_until = turn + CROWD_EVERY
-                if turn >= rare_until or turn % CROWD_EVERY == 0 or self._turns():
-                    await self._publish_levels()
+                await self.say_levels(turn, crowded=checkout.crowded)
                 if turn % LIKES_EVERY == 0:
                     await self._publish_likes()
             except (BrokerUnavailable, CommerceError, Rejected) as outage:
                 log.warning("counters wait: %s", type(outage).__name__)
+
+    async def say_levels(self, turn: int, *, crowded: bool) -> None:
+        """Publish what has changed, unless a crowd has been buying within the last second."""
+        if crowded:
+            self._rare_until = turn + CROWD_EVERY
+        if turn >= self._rare_until or turn % CROWD_EVERY == 0 or self._turns():
+            await self._publish_levels()
 
     def _turns(self) -> bool:
         """Whether a SKU has run out or come back since that was last said."""

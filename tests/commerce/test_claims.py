@@ -1,18 +1,28 @@
 """Claims: everything that takes a number is kept in its order, and the order can be checked."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import delete, update
 
-from commerce.claims import DRAIN_MS, ENTRIES_MAX, PUT_OFF_MAX_MS, Claim, Kind
+from commerce.claims import (
+    DRAIN_MS,
+    ENTRIES_MAX,
+    PUT_OFF_MAX_MS,
+    Claim,
+    ClaimKeeper,
+    Kind,
+    Logged,
+)
 from commerce.claims_sql import SqlClaims
 from commerce.errors import LimitReached, SoldOut
 from commerce.schema_sql import claim as claim_table
 from commerce.stock import HoldState
 from tests.commerce.claims_support import ALL, claims, judged, keeper_of, kept
-from tests.commerce.stock_support import Killed, Node, OwnValkey, Shop
+from tests.commerce.stock_support import START, Killed, Node, OwnValkey, Shop
 from tests.waiting import until
 
 
@@ -383,3 +393,62 @@ async def test_while_presses_wait_claims_do_but_not_for_ever(shop: Shop) -> None
             await asyncio.gather(task, return_exceptions=True)
         assert len(pauses) >= PUT_OFF_MAX_MS // DRAIN_MS
         assert set(pauses[: PUT_OFF_MAX_MS // DRAIN_MS]) == {DRAIN_MS / 1000}
+
+
+class _LongLog:
+    """A log that never ends, of calls with so many presses each; keeps how many were asked for."""
+
+    def __init__(self, presses: int) -> None:
+        self.presses = presses
+        self.asked: list[int] = []
+        self._n = 0
+
+    async def lease(self, _holder: str, _ms: int) -> bool:
+        return True
+
+    async def read(self, limit: int) -> list[Logged]:
+        self.asked.append(limit)
+        return [self._call() for _ in range(limit)]
+
+    def _call(self) -> Logged:
+        first, self._n = self._n + 1, self._n + self.presses
+        numbers = range(first, self._n + 1)
+        claims = tuple(Claim(1, n, Kind.WON, START, "d", f"r{n}", "v", ()) for n in numbers)
+        return Logged(str(first), 1, first, self._n, claims)
+
+    async def forget(self, _ids: Sequence[str]) -> None:
+        pass
+
+    async def length(self) -> int:
+        return 0
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.n = 0
+
+    async def store(self, claims: Sequence[Claim]) -> None:
+        self.n = max(claim.n for claim in claims)
+
+    async def last(self, _epoch: int) -> int | None:
+        return self.n
+
+
+async def test_large_calls_are_stored_few_at_a_time_and_small_ones_many() -> None:
+    log = _LongLog(presses=7)
+    keeper = ClaimKeeper(
+        log,
+        cast("Any", _Kept()),
+        flagged=dict,
+        source="s",
+        clock=lambda: START,
+        pause=asyncio.sleep,
+    )
+    for _ in range(6):
+        assert await keeper.drain()
+    assert log.asked == [2, 4, 8, 16, 32, 32]
+    log.presses = 256
+    for _ in range(6):
+        assert await keeper.drain()
+    assert log.asked[6:] == [32, 16, 8, 4, 2, 2]
+    assert keeper.lost == 0

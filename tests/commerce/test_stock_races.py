@@ -644,9 +644,9 @@ async def test_34_a_batch_with_a_rid_written_meanwhile_is_written_without_it_and
         insert_ = winners_sql._insert
         batches: list[int] = []
 
-        async def counted(conn: Any, fitting: Any, *more: Any) -> None:
+        async def counted(conn: Any, fitting: Any, *more: Any, **named: Any) -> None:
             batches.append(len(fitting))
-            await insert_(conn, fitting, *more)
+            await insert_(conn, fitting, *more, **named)
 
         monkeypatch.setattr(winners_sql, "_insert", counted)
         outcomes = await node.record.hold(epoch, wins, now)
