@@ -15,7 +15,7 @@ class _Room:
         self.said: list[object] = []
         self.refreshed = 0
 
-    async def publish(self, _show: str, items: Sequence[State]) -> None:
+    async def publish_all(self, _show: str, items: Sequence[State]) -> None:
         self.said += [item.value for item in items]
 
     def shows_of(self, _sku: str) -> list[str]:
