@@ -162,15 +162,6 @@ async def open_trade(
         on_levels=learn,
         crash_point=crash_point,
     )
-    claims = ClaimKeeper(
-        gate.log,
-        SqlClaims(database),
-        flagged=lambda: checkout.board.refused_in,
-        source=f"{settings.node[:96]} {now()}",
-        clock=now,
-        pause=asyncio.sleep,
-        busy=lambda: checkout.crowded,
-    )
     lists = SqlWaitlist(database, crash_point=crash_point)
     waits = Waitlist(
         checkout.keeper,
@@ -197,7 +188,7 @@ async def open_trade(
         SqlIdempotency(database, clock),
         webhooks,
         Courier(webhooks, ground.secret, clock=now),
-        claims,
+        _open_claims(gate, checkout, engines, settings.node),
         open_audit(database, settings, now),
         Money(
             SqlOrderDesk(database),
@@ -209,6 +200,18 @@ async def open_trade(
             open_check(provider, database, now, pay.look_again),
             open_recovery(provider, database, engines.people, now, checkout.settle),
         ),
+    )
+
+
+def _open_claims(gate: RedisGate, checkout: Checkout, engines: Engines, node: str) -> ClaimKeeper:
+    return ClaimKeeper(
+        gate.log,
+        SqlClaims(engines.database),
+        flagged=lambda: checkout.board.refused_in,
+        source=f"{node[:96]} {engines.now()}",
+        clock=engines.now,
+        pause=asyncio.sleep,
+        busy=lambda: checkout.crowded,
     )
 
 
