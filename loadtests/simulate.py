@@ -98,6 +98,8 @@ def _play(options_: argparse.Namespace) -> dict[str, Any]:
             bad[seed["seed"]] = seed["violations"]
         _tell(options_, seed, sums, bad, time.monotonic() - started)
     wall_s = time.monotonic() - started
+    if not sums["seeds"]:
+        least = dict.fromkeys(least, 0)
     violations = [what for found in bad.values() for what in found]
     enough = least["steps"] >= STEPS_MIN and least["presses"] >= PRESSES_MIN
     complete = sums["seeds"] == options_.seeds

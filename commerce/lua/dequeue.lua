@@ -9,15 +9,19 @@ for _, rid in ipairs(arg[3]) do
   redis.call('ZADD', ENDED, string.format('%.0f', now), SEP .. rid)
   local packed = redis.call('HGET', WAIT, rid)
   local offer = redis.call('HGET', RSV, rid)
-  if packed and not (offer and cmsgpack.unpack(offer)[STATE] == 'H') then
-    local _, viewer, quantity, id, sku, member = unpack(cmsgpack.unpack(packed))
+  if packed then
+    local fp, viewer, quantity, id, sku, member = unpack(cmsgpack.unpack(packed))
     if redis.call('ZREM', QUEUE, member) == 1 then
       count({'left', rid, viewer, id, {sku, quantity}, 0})
     end
-    redis.call('HDEL', WAIT, rid)
     heads[id .. SEP .. sku] = nil
     touched[sku] = true
-    redis.call('ZREM', OFFERED, rid)
+    -- A reservation of another fingerprint is no offer: the rid was pressed for something else.
+    local entry = offer and cmsgpack.unpack(offer) or {}
+    if not (entry[STATE] == 'H' and entry[FP] == fp) then
+      redis.call('HDEL', WAIT, rid)
+      redis.call('ZREM', OFFERED, rid)
+    end
   end
 end
 for sku in pairs(touched) do

@@ -237,8 +237,8 @@ MUTANTS: Final[dict[str, tuple[Piece, ...]]] = {
     "leaving_drops_an_unmade_offer": (
         Piece(
             "commerce/lua/dequeue.lua",
-            "if packed and not (offer and cmsgpack.unpack(offer)[STATE] == 'H') then",
-            "if packed then",
+            "if not (entry[STATE] == 'H' and entry[FP] == fp) then",
+            "if true then",
         ),
     ),
     "last_come_first_served": (
@@ -318,7 +318,43 @@ class Found(NamedTuple):
     by: str
 
 
-FOUND_AT: Final[dict[str, Found]] = {}
+FOUND_AT: Final[dict[str, Found]] = {
+    "no_gate_fence": Found(7, "loops_never_end"),
+    "no_engine_identity": Found(1, "I26 one_place_each"),
+    "no_record_fence": Found(12, "I12 lapses"),
+    "fence_not_noticed": Found(4, "I13 free_in_time"),
+    "no_stock_walls": Found(1, "I26 oversold"),
+    "no_viewer_limit": Found(9, "I9 limit"),
+    "no_open_holds_limit": Found(1, "I9 open_holds"),
+    "no_summing": Found(1, "I8 what_was_asked"),
+    "release_before_cancel_commits": Found(7, "I12 lapses"),
+    "expiry_before_replay": Found(1, "I12 lapses"),
+    "answer_before_commit": Found(10, "I4 acknowledged_is_durable"),
+    "mark_before_commit": Found(6, "I12 gate_is_record"),
+    "double_release": Found(1, "I12 gate_is_record"),
+    "units_of_viewer_kept": Found(1, "I12 viewer_units"),
+    "reaper_without_tombstone": Found(113, "I12 lapses"),
+    "no_reaper": Found(39, "I13 free_in_time"),
+    "relay_skips": Found(1, "I12 gate_is_record"),
+    "relay_marks_first": Found(8, "I12 gate_is_record"),
+    "relay_ignores_the_epoch": Found(85, "I12 gate_is_record"),
+    "flag_refuses_retries": Found(1, "winner_refused"),
+    "refusal_without_the_record": Found(50, "I12 queue"),
+    "any_body_under_a_rid": Found(6, "I10 rid_of_another"),
+    "stale_image_loaded": Found(10, "I22 overtaken"),
+    "nobody_is_served_at_once": Found(1, "I22 served_at_once"),
+    "free_while_somebody_waits": Found(2, "I22 free_while_somebody_waits"),
+    "leaving_drops_an_unmade_offer": Found(6, "I12 gate_is_record"),
+    "last_come_first_served": Found(2, "I22 overtaken"),
+    "without_a_gate_anybody_overtakes": Found(2, "I22 overtaken"),
+    "lapses_forgotten": Found(1, "I12 lapses"),
+    "drained_units_return": Found(4, "I2 draining"),
+    "lots_not_kept": Found(24, "I22 raffle"),
+    "changes_counted_twice": Found(2, "I12 gate_is_record"),
+    "expires_too_early": Found(1, "I13 not_before_deadline"),
+    "expires_while_somebody_pays": Found(37, "I7 payable_is_kept"),
+    "no_ledger_of_releases": Found(1, "I2 ledger"),
+}
 """Of each mutant. The plan of a seed may change: `simulate --mutant NAME` looks for another one."""
 
 

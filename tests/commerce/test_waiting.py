@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from redis.asyncio import Redis
 from sqlalchemy import select
 
 from commerce import reservations_sql
@@ -18,10 +19,11 @@ from commerce.errors import (
     UnknownSku,
     UnknownWait,
 )
+from commerce.gate import Ask, End, Verdict
 from commerce.schema_sql import outbox, waiting
 from commerce.stock import HoldState
 from commerce.waiting import Wait, WaitState
-from tests.commerce.stock_support import Killed, Node, OwnValkey, Shop
+from tests.commerce.stock_support import KEYS, Killed, Node, OwnValkey, Shop
 from tests.waiting import until
 
 
@@ -439,8 +441,7 @@ async def test_an_offer_that_was_pressed_for_stays_a_hold_in_the_next_gate(shop:
 
 async def test_an_entry_whose_id_was_pressed_for_something_else_is_passed_over(shop: Shop) -> None:
     """What the gate has of the id is the press's: passing the entry over must not give it back."""
-    await shop.add_skus({"B": 1})
-    await shop.add_skus({"A": 1})
+    await shop.add_skus({"A": 1, "B": 1})
     async with shop.node(upkeep=False) as node:
         await node.checkout.open_drop(shop.drop(("A", None), ("B", None)))
         await node.buy("held", "first")
@@ -451,5 +452,29 @@ async def test_an_entry_whose_id_was_pressed_for_something_else_is_passed_over(s
         assert (await states(shop))["w"] == "passed"
         assert await shop.rows() == {"A": (1, 0, 0), "B": (1, 1, 0)}
         assert (await node.level("A"), await node.level("B")) == (1, 0)
+        await node.checkout.upkeep.relay()
+        await shop.check_gate(node)
+
+
+async def test_who_leaves_after_pressing_their_id_for_something_else_stands_in_no_list(
+    shop: Shop,
+) -> None:
+    """A win that is not durable yet is no offer, although it has the entry's id."""
+    await shop.add_skus({"A": 1, "B": 1})
+    async with shop.node(upkeep=False) as node:
+        await node.checkout.open_drop(shop.drop(("A", None), ("B", None)))
+        await node.buy("held", "first")
+        await node.wait("w", "v")
+        ask = Ask("w", "of a press", "v", "d", (("B", 1),))
+        epoch = node.checkout.keeper.epoch
+        (won,), _levels = await node.gate.reserve(epoch, [ask], shop.clock())
+        assert won.verdict is Verdict.WON
+        await node.waits.leave("v", "w")
+        client = Redis.from_url(shop.valkey_url)
+        try:
+            assert await client.zcard(KEYS + "queue") == 0
+        finally:
+            await client.aclose()
+        await node.gate.release(epoch, [("w", End.FORGOTTEN)], shop.clock())
         await node.checkout.upkeep.relay()
         await shop.check_gate(node)
