@@ -179,10 +179,11 @@ MUTANTS: Final[dict[str, tuple[Piece, ...]]] = {
     "relay_marks_first": (
         Piece(
             "commerce/upkeep.py",
-            "        gate, now = self._keeper.gate, self._clock()\n"
+            "        gate = self._keeper.gate\n"
             '        ends = [_end(fact) for fact in facts if fact.topic == "hold"]\n',
-            "        gate, now = self._keeper.gate, self._clock()\n"
-            "        await self._facts.gate_done([fact.id for fact in facts], epoch, now)\n"
+            "        gate = self._keeper.gate\n"
+            "        told = [fact.id for fact in facts]\n"
+            "        await self._facts.gate_done(told, epoch, self._clock())\n"
             '        self._crash_point("relay:after_gate")\n'
             '        ends = [_end(fact) for fact in facts if fact.topic == "hold"]\n',
         ),
@@ -304,8 +305,9 @@ MUTANTS: Final[dict[str, tuple[Piece, ...]]] = {
     "no_ledger_of_releases": (
         Piece(
             "commerce/reservations_sql.py",
-            "    await insert_rows(conn, stock_ledger, ledger)\n    if not sold:\n",
-            "    if sold:\n        await insert_rows(conn, stock_ledger, ledger)\n    else:\n",
+            "    await insert_rows(conn, stock_ledger, ledger)\n    await coupons_sql",
+            "    if sold:\n        await insert_rows(conn, stock_ledger, ledger)\n"
+            "    await coupons_sql",
         ),
     ),
 }
@@ -339,7 +341,7 @@ FOUND_AT: Final[dict[str, Found]] = {
     "relay_marks_first": Found(8, "I12 gate_is_record"),
     "relay_ignores_the_epoch": Found(85, "I12 gate_is_record"),
     "flag_refuses_retries": Found(1, "winner_refused"),
-    "refusal_without_the_record": Found(50, "I12 queue"),
+    "refusal_without_the_record": Found(140, "winner_refused"),
     "any_body_under_a_rid": Found(6, "I10 rid_of_another"),
     "stale_image_loaded": Found(10, "I22 overtaken"),
     "nobody_is_served_at_once": Found(1, "I22 served_at_once"),
