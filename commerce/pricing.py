@@ -73,9 +73,10 @@ class Terms:
     currency: str
     shipping: int = 0
     discount: Discount | None = None
-    coupon: Discount | None = None
     tax_bp: int = 0
     tax_title: str = ""
+    coupon: Discount | None = None
+    """On what the sale's discount has left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,16 +190,21 @@ async def open_trade(
         Courier(webhooks, ground.secret, clock=now),
         _open_claims(gate, checkout, engines, settings.node),
         open_audit(database, settings, now),
-        Money(
-            SqlOrderDesk(database),
-            SqlFulfilment(database),
-            SqlDossiers(database),
-            SqlPacking(database, engines.people),
-            SqlTerms(database),
-            SqlCoupons(database),
-            open_check(provider, database, now, pay.look_again),
-            open_recovery(provider, database, engines.people, now, checkout.settle),
-        ),
+        _open_money(provider, engines, checkout, pay),
+    )
+
+
+def _open_money(provider: Provider, engines: Engines, checkout: Checkout, pay: Pay) -> Money:
+    database, people, now = engines.database, engines.people, engines.now
+    return Money(
+        SqlOrderDesk(database),
+        SqlFulfilment(database),
+        SqlDossiers(database),
+        SqlPacking(database, people),
+        SqlTerms(database),
+        SqlCoupons(database),
+        open_check(provider, database, now, pay.look_again),
+        open_recovery(provider, database, people, now, checkout.settle),
     )
 
 

@@ -94,6 +94,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, printed")
     parser.add_argument("--kills", type=int, default=None, help="default: one in 100 orders")
     parser.add_argument("--buyers", type=int, default=BUYERS)
+    parser.add_argument(
+        "--minutes", type=float, default=None, help="then what was reached is judged"
+    )
     parser.add_argument("--checkouts", type=int, default=CHECKOUTS, help="measured for their cost")
 
 
@@ -120,6 +123,7 @@ async def _run(options_: argparse.Namespace) -> dict[str, Any]:
                 options_.buyers,
                 random.Random(f"{seed} {database}"),
                 checkouts=options_.checkouts,
+                minutes=options_.minutes,
             )
             found[database] = await drill.run()
     sums: Counter[str] = Counter()
@@ -163,10 +167,13 @@ class Drill:
         random_: random.Random,
         *,
         checkouts: int = 0,
+        minutes: float | None = None,
     ) -> None:
         self._steps = steps
         self._name = database
         self._checkouts = checkouts
+        self._minutes = minutes
+        self._end_at: float | None = None
         self._orders = orders
         self._kills = kills
         self._buyers = buyers
@@ -270,11 +277,19 @@ class Drill:
         """Everything at once."""
         memory = Memory(self._orders)
         random_ = random.Random(self._random.getrandbits(64))
-        kills = Kills(cluster, self._kills, random_, lambda: len(memory.paid) / memory.target)
+        kills = Kills(
+            cluster,
+            self._kills,
+            random_,
+            lambda: len(memory.paid) / max(memory.target, 1),
+            lambda: memory.ended,
+        )
         with self._steps.step(f"{self._name}: {self._orders} orders, {self._kills} kills"):
             for kind, values in FAULTS:
                 await bank.arm(kind, **values)
             before, started = Cpu.of(cluster), time.monotonic()
+            if self._minutes is not None:
+                self._end_at = started + self._minutes * 60
             await self._buy(cluster, crowd, bank, truth, memory, kills)
             took, cpu = time.monotonic() - started, Cpu.of(cluster) - before
         return {
@@ -334,7 +349,10 @@ class Drill:
                 paid, moved = len(memory.paid), time.monotonic()
             if time.monotonic() - moved > STALLED_S:
                 self._steps.wrong(f"no order was paid for {STALLED_S:g} s, after {paid}")
-                memory.target = paid
+                memory.end()
+            if self._end_at is not None and time.monotonic() > self._end_at:
+                self._steps.wrong(f"{paid} of {memory.target} orders when its time was over")
+                memory.end()
             if time.monotonic() - said > SAY_S:
                 said = time.monotonic()
                 self._steps.say(f"  {paid} paid, {0 if kills is None else kills.done} kills")

@@ -32,15 +32,21 @@ NTH_MAX: Final = 3
 
 
 class Kills:
-    """`progress` is the share of orders that are paid, from 0 to 1."""
+    """`progress`: the share of orders that are paid, from 0 to 1; `ended`: no more of them."""
 
     def __init__(
-        self, cluster: Cluster, kills: int, random_: random.Random, progress: Callable[[], float]
+        self,
+        cluster: Cluster,
+        kills: int,
+        random_: random.Random,
+        progress: Callable[[], float],
+        ended: Callable[[], bool] = lambda: False,
     ) -> None:
         self._cluster = cluster
         self._kills = kills
         self._random = random_
         self._progress = progress
+        self._ended = ended
         self._deck: list[CrashPoint] = []
         self.by_kind: Counter[str] = Counter()
         self.at_work_on: Node | None = None
@@ -56,6 +62,8 @@ class Kills:
         for number in range(self._kills):
             while self._progress() < (number + 0.5) / (self._kills + 1):  # noqa: ASYNC110 - shared
                 await asyncio.sleep(POLL_S)
+            if self._ended():
+                return
             if self._cluster.postgres is not None and number % POSTGRES_EVERY == 2:
                 await self._postgres()
             else:

