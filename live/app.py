@@ -67,7 +67,7 @@ from realtime import broker_redis
 from realtime.admission import Admission, JoinLimits
 from realtime.audience_redis import RedisAudience
 from realtime.broker import Item, Seed
-from realtime.cluster_redis import ClusterUrl, is_cluster_url, scheme_found
+from realtime.cluster_redis import scheme_found
 from realtime.hub import Hub
 from realtime.pace import NodePace
 
@@ -378,11 +378,8 @@ async def examine_node(settings: Settings) -> "list[doctor.Finding]":
         valkey_url = settings.valkey_url
         if not valkey_url:
             valkey_url = await stack.enter_async_context(valkey_of(folder, find_valkey()))
-        if is_cluster_url(valkey_url):  # one of its nodes answers for what it knows
-            cluster = ClusterUrl.parse(valkey_url)
-            valkey_url = cluster.of(cluster.seeds[0])
         return await doctor.examine(
-            valkey=partial(doctor_redis.probe, valkey_url, clock=clock),
+            valkey=partial(doctor_redis.probe_all, valkey_url, clock=clock),
             sql=partial(
                 doctor_sql.probe, settings.database_url or folder.database_url, clock=clock
             ),

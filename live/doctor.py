@@ -9,9 +9,9 @@ fail: stock, money or messages can be lost or wrong. warn: it works, less well o
 it could. Each finding says what was seen, and unless it is fine, what to do.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
 
 Level = Literal["ok", "warn", "fail"]
 Version = tuple[int, ...]
@@ -85,12 +85,14 @@ class SqlFacts:
     replica: bool = False
 
 
-F = TypeVar("F", ValkeyFacts, SqlFacts)
+Answers: TypeAlias = Mapping[str, ValkeyFacts | ProbeFailed]
+"""By address: of each master of a cluster what it said or why it did not; of a single server one
+answer under no address."""
 
 
 async def examine(
     *,
-    valkey: Callable[[], Awaitable[ValkeyFacts]],
+    valkey: Callable[[], Awaitable[Answers]],
     sql: Callable[[], Awaitable[SqlFacts]],
     revisions: Sequence[str],
     machine: Sequence[Finding] = (),
@@ -102,7 +104,7 @@ async def examine(
     """
     findings = list(machine)
     try:
-        findings += judge_valkey(await valkey())
+        findings += judge_masters(await valkey())
     except ProbeFailed as error:
         findings.append(
             Finding("fail", "valkey", str(error), "Start it, or correct LIVE_VALKEY_URL.")
@@ -131,6 +133,35 @@ def as_text(findings: Sequence[Finding]) -> str:
         if finding.advice:
             lines.append(f"      {'':<{width}}  → {finding.advice}")
     return "\n".join(lines)
+
+
+def judge_masters(answers: Answers) -> list[Finding]:
+    """Verdicts on every master. What is well is said once for all; what is not, by address."""
+    if set(answers) == {""} and isinstance(alone := answers[""], ValkeyFacts):
+        return judge_valkey(alone)
+    findings = [Finding("ok", "valkey masters", ", ".join(answers))]
+    sound: dict[str, list[Finding]] = {}
+    for address, answer in answers.items():
+        if isinstance(answer, ProbeFailed):
+            advice = (
+                "Start it, or let its replica take over: its keys can be neither read nor sold."
+            )
+            findings.append(Finding("fail", "valkey master", f"{address}: {answer}", advice))
+            continue
+        for found in judge_valkey(answer):
+            if found.level == "ok":
+                sound.setdefault(found.name, []).append(found)
+            else:
+                findings.append(replace(found, found=f"{address}: {found.found}"))
+    return findings + [
+        replace(every[0], found=f"{len(every)} of {len(answers)}: {_each(every)}")
+        for every in sound.values()
+    ]
+
+
+def _each(findings: Sequence[Finding]) -> str:
+    """What they say, without repeating it."""
+    return "; ".join(dict.fromkeys(finding.found for finding in findings))
 
 
 def judge_valkey(facts: ValkeyFacts) -> list[Finding]:

@@ -141,8 +141,9 @@ class OrderFile(Struct, frozen=True):
 
 
 class OrderDetail(OrderFile, frozen=True):
-    """The same with who bought it, for the buyer and the host."""
+    """The same with who bought it, for the buyer and the host. `buyer` names them to the API."""
 
+    buyer: str
     customer: dict[str, Any] | None
 
 
@@ -186,7 +187,7 @@ def view_file(dossier: Dossier) -> OrderFile:
 
 def view_detail(dossier: Dossier, customer: dict[str, object] | None) -> OrderDetail:
     """Everything about an order, and who bought it."""
-    return OrderDetail(**_parts(dossier), customer=customer)
+    return OrderDetail(**_parts(dossier), buyer=dossier.order.viewer, customer=customer)
 
 
 def view_timeline(happenings: list[Happening]) -> Timeline:

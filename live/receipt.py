@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
 
+from babel import Locale
+
 from commerce.money import format_amount
 from commerce.orders import Order
 
@@ -17,20 +19,23 @@ WORDS: Final = {
     "en": {
         "receipt": "Receipt", "order": "Order", "date": "Date", "item": "Item",
         "quantity": "Quantity", "price": "Price", "subtotal": "Subtotal", "discount": "Discount",
-        "shipping": "Shipping", "total": "Total", "tax": "including tax", "refunded": "Refunded",
+        "shipping": "Shipping", "total": "Total", "tax": "tax", "included": "including {tax}",
+        "refunded": "Refunded",
         "to": "Delivered to",
     },
     "zh": {
         "receipt": "收据", "order": "订单", "date": "日期", "item": "商品", "quantity": "数量",
         "price": "单价", "subtotal": "小计", "discount": "优惠", "shipping": "运费",
-        "total": "合计", "tax": "其中税款", "refunded": "已退款", "to": "收货人",
+        "total": "合计", "tax": "税款", "included": "其中{tax}", "refunded": "已退款",
+        "to": "收货人",
     },
 }  # fmt: skip
 ADDRESS: Final = ("line1", "line2", "postcode", "city", "region", "country")
 STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:2rem auto;padding:0 1rem}"
     "table{width:100%;border-collapse:collapse}td,th{padding:.3rem 0;text-align:left}"
-    "td:last-child,th:last-child{text-align:right}tfoot td{border-top:1px solid #ccc}"
+    "td:last-child,th:last-child{text-align:right;white-space:nowrap}"
+    "tfoot td{border-top:1px solid #ccc}"
 )
 
 
@@ -49,7 +54,7 @@ def page(
         f"<td>{_amount(line.unit_amount, order.currency)}</td></tr>"
         for line in order.lines
     )
-    tax = escape(tax_title) if tax_title else words["tax"]
+    tax = words["included"].format(tax=escape(tax_title) if tax_title else words["tax"])
     sums = [
         (words["subtotal"], order.subtotal, True),
         (words["discount"], -order.discount, bool(order.discount)),
@@ -68,18 +73,22 @@ def page(
         f'<!doctype html><html lang="{language}"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width">'
         f"<title>{words['receipt']} {escape(order.id)}</title><style>{STYLE}</style></head><body>"
-        f"<h1>{escape(shop)}</h1><p>{words['receipt']} · {words['order']} {escape(order.id)}<br>"
-        f"{words['date']} {placed}</p>{_address(customer, words['to'])}"
+        f"<main><h1>{escape(shop)}</h1>"
+        f"<p>{words['receipt']} · {words['order']} {escape(order.id)}<br>"
+        f"{words['date']} {placed}</p>"
+        f"{_address(customer, words['to'], language)}"
         f"<table><thead><tr><th>{words['item']}</th><th>{words['quantity']}</th>"
         f"<th>{words['price']}</th></tr></thead><tbody>{rows}</tbody><tfoot>{foot}</tfoot></table>"
-        "</body></html>"
+        "</main></body></html>"
     )
 
 
-def _address(customer: Mapping[str, Any] | None, title: str) -> str:
+def _address(customer: Mapping[str, Any] | None, title: str, language: str) -> str:
     if not customer:
         return ""
-    address = customer.get("address") or {}
+    address = dict(customer.get("address") or {})
+    code = address.get("country", "")
+    address["country"] = Locale(language).territories.get(code, code)
     parts = [customer.get("name", "")]
     parts += [address.get(name, "") for name in ADDRESS]
     return f"<p>{title}<br>{'<br>'.join(escape(str(part)) for part in parts if part)}</p>"

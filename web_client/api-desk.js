@@ -156,6 +156,23 @@ export const holds = async (token) => (await call("/holds", { token })).holds;
  */
 export const claim = async (token, rid) => (await call(`/claims/${quoted(rid)}`, { token })).claims[0]?.receipt;
 
+/**
+ * Everything that is held about somebody who asks for it.
+ * @param {string} token
+ * @param {string} person
+ */
+export const personData = (token, person) => call(`/people/${quoted(person)}/data`, { token });
+
+/**
+ * Destroys somebody's name and address; `force`: also while an order is under way.
+ * @param {string} token
+ * @param {string} person
+ * @param {boolean} force
+ * @param {string} key
+ */
+export const forgetPerson = (token, person, force, key) =>
+  call(`/people/${quoted(person)}/erasure`, { method: "POST", json: { force }, token, key });
+
 /** @param {string} token */
 export const myData = (token) => call("/me/data", { token });
 

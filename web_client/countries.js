@@ -23,6 +23,27 @@ export function countries(language) {
 }
 
 /**
+ * A country by its name; what is no code of one stays as it is.
+ * @param {string} code
+ * @param {string} language
+ */
+export function countryName(code, language) {
+  return CODES.split(" ").includes(code) ? (new Intl.DisplayNames(language, { type: "region" }).of(code) ?? code) : code;
+}
+
+/**
+ * The lines of an address in the order in which they are written.
+ * @param {Record<string, string> | null | undefined} address
+ * @param {string} language
+ * @returns {string[]}
+ */
+export function addressLines(address, language) {
+  /** @type {Record<string, string>} */
+  const told = { ...address, country: countryName(address?.country ?? "", language) };
+  return ["line1", "line2", "postcode", "city", "region", "country"].map((name) => told[name] ?? "").filter(Boolean);
+}
+
+/**
  * The country that the browser's language suggests.
  * @param {readonly string[]} languages
  */

@@ -19,13 +19,14 @@ import { OfficePage } from "./views/office-page.js";
 import { OrdersPage } from "./views/orders-page.js";
 import { PackingPage } from "./views/packing-page.js";
 import { SignIn } from "./views/sign-in.js";
-import { SpeechProvider } from "./views/speech.js";
+import { SpeechProvider, useSpeech } from "./views/speech.js";
 import { WebhooksPage } from "./views/webhooks-page.js";
 
 const hash = () => new URLSearchParams(location.hash.slice(1));
 
 /** @param {{link: string | null}} props */
 function HostApp({ link }) {
+  const { t } = useSpeech();
   const [who, setWho] = useState(storage.host());
   const [at, setAt] = useState(hash());
   const show = at.get("show");
@@ -53,7 +54,7 @@ function HostApp({ link }) {
     return () => globalThis.removeEventListener("hashchange", moved);
   }, []);
   const host = useMemo(() => (who && show ? new HostConsole(show, who) : null), [who, show]);
-  if (asking) return html`<main class="sign-in"><span class="spinner spinner-big" role="img" aria-label="…"></span></main>`;
+  if (asking) return html`<main class="sign-in"><span class="spinner spinner-big" role="img" aria-label=${t("loading")}></span></main>`;
   if (!who) return html`<${SignIn} onSignedIn=${signedIn} refusal=${refusal} />`;
   if (host) {
     return html`<${ConsolePage}

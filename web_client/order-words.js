@@ -12,12 +12,18 @@
 /** The steps of an order that goes well, in their order. */
 export const STEPS = Object.freeze(["paid", "shipped", "delivered"]);
 
+/** A hundred percent in hundredths of a percent. */
+const WHOLE_BP = 10_000;
+
 /** Unit states in which an action is possible. */
 const FITTING = {
   cancel: ["sold"],
   ship: ["sold"],
   return: ["shipped", "delivered"],
 };
+
+/** Accounts that grow on the credit side, where the ledger's amounts are negative. */
+const CREDIT = new Set(["sales", "shipping_income", "tax_payable", "refunds_payable", "unallocated_money"]);
 
 /** Kinds of the timeline that are bookkeeping: true, but not what happened to a person. */
 const BOOKS = [/^stock\./, /^ledger$/, /^provider\./];
@@ -99,6 +105,26 @@ export function progress(state) {
   if (state === "closed") return { done: 2, over: true };
   const done = { placed: 0, paid: 1, partly_shipped: 1, shipped: 2, delivered: 3 }[state] ?? 0;
   return { done, over: false };
+}
+
+/**
+ * A ledger's amount as people say it: what was sold is not "minus".
+ * @param {string} account
+ * @param {number} amount minor units, debits positive
+ */
+export const spoken = (account, amount) => (CREDIT.has(account) ? 0 - amount : amount);
+
+/**
+ * What a reservation will come to, as the server computes it (half up, never below nothing).
+ * @param {number} goods minor units
+ * @param {{percent_bp?: number | null, amount?: number | null} | null} discount
+ * @param {number} shipping
+ * @returns {{off: number, total: number}}
+ */
+export function quoted(goods, discount, shipping) {
+  const rule = discount ? (discount.amount ?? Math.floor((2 * goods * (discount.percent_bp ?? 0) + WHOLE_BP) / (2 * WHOLE_BP))) : 0;
+  const off = Math.min(rule, goods);
+  return { off, total: goods - off + shipping };
 }
 
 /**

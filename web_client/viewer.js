@@ -31,7 +31,7 @@ const LIKES_WAITING_MAX = 4 * LIKES_MAX;
  * @property {Record<string, any>} waits by rid, entries of wait lists
  * @property {Record<string, string>} payments by rid, a payment that needs another try
  * @property {number} likesWaiting
- * @property {{key: string, values?: Record<string, unknown>} | null} notice
+ * @property {{key: string, values?: Record<string, unknown>, drop?: string, sku?: string} | null} notice
  */
 
 /** The live address of the server that served this page. */

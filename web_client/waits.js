@@ -100,7 +100,7 @@ export class Waits {
     if (name !== "wait") return;
     this.put(value);
     if (["offered", "passed", "closed"].includes(value.state)) {
-      this.observable.change({ notice: { key: `wait.${value.state}` } });
+      this.observable.change({ notice: { key: `wait.${value.state}`, drop: value.drop, sku: value.sku } });
     }
   }
 

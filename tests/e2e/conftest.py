@@ -22,8 +22,11 @@ from tests.program import Program
 
 RESULTS = Path(__file__).resolve().parents[2] / "test-results"
 VIEW = {"width": 1280, "height": 800}
-ACTION_TIMEOUT_MS = 15_000
-"""For a click to find its button: generous, since it is spent only by a failing test."""
+ACTION_TIMEOUT_MS = 60_000
+"""For a click to find its button: generous, since it is spent only by a failing test, and a busy
+machine with two cores has taken ten seconds to draw a page."""
+TEST_TIMEOUT_S = 900
+"""A whole trip through the program; a quiet machine needs less than a minute for the longest."""
 expect.set_options(timeout=ACTION_TIMEOUT_MS)
 FAILED = pytest.StashKey[bool]()
 
@@ -87,6 +90,13 @@ def new_page(new_context: Callable[[], BrowserContext]) -> Callable[[], Page]:
 def page(new_page: Callable[[], Page]) -> Page:
     """A page, where one person is enough."""
     return new_page()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Trips through the program may take longer than other tests."""
+    for item in items:
+        if item.get_closest_marker("browser") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
 
 
 @pytest.hookimpl(wrapper=True)

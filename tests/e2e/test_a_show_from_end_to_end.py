@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.e2e.readable import faults
 from tests.program import Program
 
 PHONE = {"width": 390, "height": 844}
@@ -28,6 +29,8 @@ ADDRESS = {
     "postcode": "SW1Y 4JH",
 }
 CARD = "4242424242424242"
+TEMPORARY = ("hold_ended", "unavailable", "busy")
+PRESSES_MAX = 5
 
 
 @pytest.mark.browser
@@ -50,6 +53,8 @@ def test_a_show_from_end_to_end(
     buy(viewer)
     pay(viewer)
     see_the_order(host)
+    for page in (host, viewer):
+        assert faults(page) == []
 
 
 def sign_in(host: Page, program: Program) -> None:
@@ -109,7 +114,8 @@ def sell_three(host: Page, viewer: Page) -> None:
     """6. The host opens a sale of three units; the counter stands at three for everybody."""
     host.get_by_test_id("catalogue-item").get_by_test_id("sell").click()
     host.get_by_test_id("sell-units-VASE-1").fill("3")
-    host.get_by_test_id("sell-countdown").select_option("3")
+    host.get_by_test_id("sell-countdown").select_option("10")
+    host.get_by_test_id("sell-hold").select_option("900")
     host.get_by_test_id("sell-submit").click()
     expect(viewer.get_by_test_id("buy").first).to_have_attribute("data-phase", "opens")
     expect(viewer.get_by_test_id("buy").first).to_have_attribute("data-phase", "open")
@@ -118,13 +124,23 @@ def sell_three(host: Page, viewer: Page) -> None:
 
 def buy(viewer: Page) -> None:
     """7. The viewer presses Buy, gets a hold with a visible deadline, and two are left."""
-    viewer.get_by_test_id("buy").first.click()
-    confirm = viewer.get_by_test_id("sheet-buy")
-    if confirm.count():
-        confirm.click()
-    expect(viewer.get_by_test_id("hold")).to_be_visible()
+    press_buy(viewer, "buy")
     expect(viewer.get_by_test_id("hold-countdown")).to_contain_text(re.compile(r"\d:\d\d"))
     expect(viewer.get_by_test_id("stock-left").first).to_have_attribute("data-left", "2")
+
+
+def press_buy(viewer: Page, button: str) -> None:
+    """Until there is a hold. On a machine that stands still for seconds a press is answered too
+    late: it is taken back and the page says so. Then a person presses again, and so does this."""
+    hold, trouble = viewer.get_by_test_id("hold"), viewer.get_by_test_id("trouble")
+    for _ in range(PRESSES_MAX):
+        viewer.get_by_test_id(button).first.click()
+        expect(hold.or_(trouble)).to_be_visible()
+        if hold.is_visible():
+            break
+        assert trouble.get_attribute("data-code") in TEMPORARY
+        viewer.get_by_test_id("trouble-dismiss").click()
+    expect(hold).to_have_attribute("data-state", "held")
 
 
 def pay(viewer: Page) -> None:

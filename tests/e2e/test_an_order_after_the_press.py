@@ -20,6 +20,7 @@ from tests.e2e.test_a_show_from_end_to_end import (
     go_live,
     import_products,
     pin,
+    press_buy,
     sign_in,
     watch,
 )
@@ -60,6 +61,7 @@ def sell_all(host: Page, viewer: Page) -> None:
     """All three in stock, so that what comes back to stock comes back to the sale."""
     host.get_by_test_id("catalogue-item").get_by_test_id("sell").click()
     host.get_by_test_id("sell-countdown").select_option("0")
+    host.get_by_test_id("sell-hold").select_option("900")
     host.get_by_test_id("sell-submit").click()
     expect(viewer.get_by_test_id("stock-left").first).to_have_attribute("data-left", "3")
 
@@ -68,13 +70,12 @@ def buy_two(viewer: Page) -> None:
     """Two units in one hold; one is left."""
     viewer.get_by_test_id("product-open").click()
     viewer.get_by_test_id("quantity-more").click()
-    viewer.get_by_test_id("sheet-buy").click()
-    expect(viewer.get_by_test_id("hold")).to_have_attribute("data-state", "held")
+    press_buy(viewer, "sheet-buy")
     expect(viewer.get_by_test_id("stock-left").first).to_have_attribute("data-left", "1")
 
 
 def pay_at_the_second_try(viewer: Page) -> None:
-    """The first card is declined on the provider's page; the second pays."""
+    """A card is declined; back in the shop it is still held; at the second try another pays."""
     for name, text in ADDRESS.items():
         viewer.get_by_test_id(f"address-{name}").fill(text)
     viewer.get_by_test_id("address-country").select_option("GB")
@@ -82,6 +83,12 @@ def pay_at_the_second_try(viewer: Page) -> None:
     viewer.wait_for_url(re.compile(r"/c/pay/"))
     viewer.locator(f"button[name=card][value='{DECLINED}']").click()
     expect(viewer.get_by_text("was declined")).to_be_visible()
+    viewer.get_by_text("Back to the shop").click()
+    viewer.wait_for_url(re.compile(r"/show/"))
+    expect(viewer.get_by_test_id("hold")).to_have_attribute("data-state", "paying")
+    expect(viewer.get_by_test_id("address-name")).to_have_value(ADDRESS["name"])
+    viewer.get_by_test_id("pay").click()
+    viewer.wait_for_url(re.compile(r"/c/pay/"))
     viewer.locator(f"button[name=card][value='{CARD}']").click()
     viewer.wait_for_url(re.compile(r"/show/"))
     expect(viewer.get_by_test_id("hold")).to_have_attribute("data-state", "sold")
@@ -146,8 +153,7 @@ def wait_for_another(waiting: Page, holder: Page, address: str) -> None:
     watch(holder, address)
     holder.get_by_test_id("product-open").click()
     holder.get_by_test_id("quantity-more").click()
-    holder.get_by_test_id("sheet-buy").click()
-    expect(holder.get_by_test_id("hold")).to_have_attribute("data-state", "held")
+    press_buy(holder, "sheet-buy")
     waiting.get_by_test_id("wait").click()
     expect(waiting.get_by_test_id("waiting")).to_have_attribute("data-position", "1")
     holder.get_by_test_id("hold-cancel").click()

@@ -89,7 +89,7 @@ def test_a_failing_test_leaves_a_picture_and_what_the_page_said(tmp_path):
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         check=False,
     )
     assert "1 failed" in run.stdout, run.stdout + run.stderr

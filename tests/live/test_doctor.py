@@ -22,6 +22,7 @@ from live.doctor import (
     ValkeyFacts,
     as_text,
     examine,
+    judge_masters,
     judge_sql,
     judge_valkey,
     worst,
@@ -36,6 +37,7 @@ from live.doctor_machine import (
     judge_space,
 )
 from live.engines import EmbeddedValkey, find_valkey
+from tests.valkey_cluster import ValkeyCluster
 from tests.waiting import until
 
 QUICK = Timing(0.1, 0.5, 3)
@@ -156,10 +158,38 @@ async def test_a_cluster_with_unserved_slots_is_found_out(private_valkey, tmp_pa
         await engine.stop()
 
 
+async def test_every_master_of_a_cluster_is_asked_and_named_by_its_address(tmp_path_factory):
+    with ValkeyCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        addresses = [f"127.0.0.1:{master.port}" for master in cluster.masters]
+        for url in (cluster.url, f"redis://{addresses[1]}"):  # a plain address finds the others
+            answers = await doctor_redis.probe_all(url, clock=now_ms)
+            assert sorted(answers) == sorted(addresses)
+        found = {finding.name: finding for finding in judge_masters(answers)}
+        assert sound_if_slow([*found.values()])
+        assert found["valkey persistence"].found.startswith("3 of 3: ")
+
+        cluster.masters[1].ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        cluster.masters[2].kill()
+        answers = await doctor_redis.probe_all(cluster.url, clock=now_ms)
+        bad = [finding for finding in judge_masters(answers) if finding.level != "ok"]
+        named = {finding.name: finding.found.split(": ")[0] for finding in bad}
+        assert named["valkey memory"] == addresses[1]
+        assert named["valkey master"] == addresses[2]
+
+
+async def test_a_cluster_is_asked_at_the_first_of_its_nodes_that_answers(tmp_path_factory):
+    with ValkeyCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        url = cluster.url.replace("://", "://127.0.0.1:1,")
+        answers = await doctor_redis.probe_all(url, clock=now_ms)
+        assert len(answers) == len(cluster.masters)
+    with pytest.raises(ProbeFailed, match="no node of the cluster"):
+        await doctor_redis.probe_all(url, clock=now_ms)
+
+
 @pytest.mark.parametrize("url", ["unix:///nowhere/valkey.sock", "redis://127.0.0.1:1", "x://y"])
 async def test_a_valkey_that_is_away_is_a_finding_not_a_traceback(url):
     with pytest.raises(ProbeFailed):
-        await doctor_redis.probe(url, clock=now_ms)
+        await doctor_redis.probe_all(url, clock=now_ms)
 
 
 async def test_both_databases_are_asked_what_the_program_depends_on(database_url):
@@ -199,7 +229,7 @@ async def test_a_database_that_is_away_is_reported_without_its_password(url):
 
 async def test_the_report_goes_on_when_engines_are_away_and_says_what_to_do():
     findings = await examine(
-        valkey=partial(doctor_redis.probe, "redis://127.0.0.1:1", clock=now_ms),
+        valkey=partial(doctor_redis.probe_all, "redis://127.0.0.1:1", clock=now_ms),
         sql=partial(doctor_sql.probe, "postgresql://127.0.0.1:1/x", clock=now_ms),
         revisions=["0001"],
         machine=[judge_python((3, 11, 7))],

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 import { Once } from "../../web_client/once.js";
-import { happenings, minorUnits, pickable, picksOf, progress, unitsByLine, worth } from "../../web_client/order-words.js";
+import { addressLines, countryName } from "../../web_client/countries.js";
+import { happenings, minorUnits, pickable, picksOf, progress, quoted, spoken, unitsByLine, worth } from "../../web_client/order-words.js";
 import { Purchases } from "../../web_client/purchases.js";
 import { Observable } from "../../web_client/observable.js";
 
@@ -115,4 +116,27 @@ test("an older answer does not undo what was pushed after it", () => {
   assert.equal(observable.value.orders.o1.state, "shipped");
   purchases.putOrder({ id: "o1", state: "delivered", updated_at: 30 });
   assert.equal(observable.value.orders.o1.state, "delivered");
+});
+
+test("what a reservation will come to is what the server charges: half up, never below nothing", () => {
+  assert.deepEqual(quoted(11_800, { percent_bp: 1500 }, 490), { off: 1770, total: 10_520 });
+  assert.deepEqual(quoted(1, { percent_bp: 5000 }, 0), { off: 1, total: 0 });
+  assert.deepEqual(quoted(99, { percent_bp: 250 }, 0), { off: 2, total: 97 });
+  assert.deepEqual(quoted(500, { percent_bp: null, amount: 700 }, 490), { off: 500, total: 490 });
+  assert.deepEqual(quoted(500, null, 0), { off: 0, total: 500 });
+});
+
+test("what was sold is not said to be below nothing", () => {
+  assert.equal(spoken("sales", -10_129), 10_129);
+  assert.equal(spoken("provider_clearing", 10_520), 10_520);
+  assert.equal(spoken("discounts", 1770), 1770);
+  assert.ok(Object.is(spoken("tax_payable", 0), 0));
+});
+
+test("an address ends with a country that people know, and leaves out what is empty", () => {
+  const address = { line1: "12 St James's Square", line2: "", city: "London", postcode: "SW1Y 4JH", region: "", country: "GB" };
+  assert.deepEqual(addressLines(address, "en"), ["12 St James's Square", "SW1Y 4JH", "London", "United Kingdom"]);
+  assert.equal(countryName("GB", "zh"), "英国");
+  assert.equal(countryName("Utopia", "en"), "Utopia");
+  assert.deepEqual(addressLines(null, "en"), []);
 });

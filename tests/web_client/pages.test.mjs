@@ -1,10 +1,11 @@
 // The pages obey the content security policy they are served with, and name only files that exist.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import test from "node:test";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 
 const folder = fileURLToPath(new URL("../../web_client/", import.meta.url));
 const pages = readdirSync(folder).filter((name) => name.endsWith(".html"));
@@ -46,6 +47,13 @@ test("modules import relative paths that are there: no bare names, no other host
       assert.match(name, /^\.\.?\//, `${path}: ${name}`);
       assert.ok(existsSync(resolve(dirname(path), name)), `${path}: ${name}`);
     }
+  }
+});
+
+test("every module is read by an engine; the pages' own roots begin at once and are only parsed", async () => {
+  for (const path of modules()) {
+    if (/\/main-\w+\.js$/.test(path)) execFileSync(process.execPath, ["--check", path]);
+    else await import(pathToFileURL(path).href);
   }
 });
 

@@ -13,9 +13,9 @@ import { useSpeech } from "./speech.js";
 /**
  * @param {{offer: import("../offers.js").Offer, now: () => number, press: any,
  *   onBuy: (item: import("../offers.js").Item, quantity: number) => void, onClose: () => void, trouble: any,
- *   waitBox: (item: any, quantity?: number) => any}} props
+ *   waitBox: (item: any, quantity?: number) => any, limited: boolean}} props `limited`: by the rule for holds that run out
  */
-export function BuySheet({ offer, now, press, onBuy, onClose, trouble, waitBox }) {
+export function BuySheet({ offer, now, press, onBuy, onClose, trouble, waitBox, limited }) {
   const { t, language } = useSpeech();
   const firstOpen = offer.items.find((item) => itemPhase(item, now()) === "open");
   const [picked, pick] = useState((firstOpen ?? offer.items[0])?.sku);
@@ -99,7 +99,7 @@ export function BuySheet({ offer, now, press, onBuy, onClose, trouble, waitBox }
         label=${t("buy.buy_for", { price: formatMoney(total, language) })}
         testid="sheet-buy"
       />
-      ${item.drop && html`<p class="hint">${t("buy.hold_explained", { time: holdWords(t, item.drop.hold_s) })}</p>`}
+      ${item.drop && html`<p class="hint">${t(limited ? "buy.hold_limited" : "buy.hold_explained", { time: holdWords(t, item.drop.hold_s) })}</p>`}
     <//>
   `;
 }

@@ -72,11 +72,14 @@ export function Catalogue({ host, pinned, states, disabled, canSell, onSell, ver
         ${page.products.map(
           (product) => html`<li key=${product.id} class=${`item ${product.id === pinned ? "item-pinned" : ""}`} data-testid="catalogue-item" data-product=${product.id}>
             <div class="item-row">
-              <${Picture} src=${product.image} class="item-picture" />
-              <span class="item-words">
-                <b>${product.title}</b>
-                <small>${price(product)} · ${t("catalogue.skus", { n: product.skus.length })}</small>
+              <span class="item-head">
+                <${Picture} src=${product.image} class="item-picture" />
+                <span class="item-words">
+                  <b>${product.title}</b>
+                  <small>${price(product)} · ${t("catalogue.skus", { n: product.skus.length })}</small>
+                </span>
               </span>
+              <span class="item-buttons">
               <button
                 type="button"
                 class="icon-button"
@@ -111,6 +114,7 @@ export function Catalogue({ host, pinned, states, disabled, canSell, onSell, ver
               >
                 ${t("catalogue.sell")}
               </button>
+              </span>
             </div>
             ${open === product.id &&
             html`<ul class="stock-rows">

@@ -58,6 +58,7 @@ export function DiscountLine({ token, drop, editable }) {
           <span>${t("discount.value")}</span>
           <input name="value" inputmode="decimal" required aria-invalid=${wrong ? "true" : undefined} data-testid="discount-value" />
         </label>
+        ${wrong && html`<p class="trouble" role="alert" data-testid="discount-wrong">${t("discount.wrong")}</p>`}
         <${Trouble} refusal=${work.refusal} testid="discount-trouble" />
         <button type="submit" class="primary" disabled=${work.busy} data-testid="discount-save">${t("discount.save")}</button>
         ${discount && html`<button type="button" class="quiet field" disabled=${work.busy} data-testid="discount-remove" onClick=${() => put(null)}>${t("discount.remove")}</button>`}

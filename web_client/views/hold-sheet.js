@@ -5,7 +5,9 @@
 
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm/standalone.module.js";
 import * as api from "../api.js";
+import * as desk from "../api-desk.js";
 import { formatClaim, formatMoney, times } from "../money.js";
+import { quoted } from "../order-words.js";
 import { newRid } from "../protocol.js";
 import { Refusal } from "../refusal.js";
 import * as storage from "../storage.js";
@@ -32,6 +34,7 @@ export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onOr
   const now = () => viewer.now();
   const first = useRef(now());
   const total = holdS ? holdS * 1000 : Math.max(1000, hold.until_ms - first.current);
+  const price = useQuote(hold, order);
   const paid = hold.state === "sold" || (order && order.state !== "placed");
   useEffect(() => {
     if (paid || !["paying", "closing"].includes(hold.state)) return undefined;
@@ -93,7 +96,7 @@ export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onOr
             ${t("hold.see_order", { id: shortId(order.id) })}
           </button>`}
         </div>`}
-        <${Lines} lines=${hold.lines} total=${order?.total ?? hold.total} shipping=${order?.shipping} />
+        <${Lines} lines=${hold.lines} total=${price.total} discount=${price.discount} shipping=${price.shipping} />
         ${["held", "paying"].includes(state) && html`<${LapseRule} lapses=${hold.lapses ?? 0} />`}
         ${claim && html`<p class="hint" data-testid="receipt">${t("hold.receipt", { claim })}</p>`}
         <p class="hidden-text" aria-live="assertive">${announced(t, state, holdS)}</p>
@@ -112,7 +115,7 @@ export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onOr
             label=${busy === "paying"
               ? t("hold.opening_payment")
               : t(state === "held" ? "hold.pay" : "hold.pay_again", {
-                  price: formatMoney(hold.total, language),
+                  price: formatMoney(price.total, language),
                 })}
           />
           <button type="button" class="quiet" disabled=${busy !== ""} data-testid="hold-cancel" onClick=${cancel}>
@@ -171,8 +174,32 @@ function LapseRule({ lapses }) {
   `;
 }
 
-/** @param {{lines: any[], total: any, shipping?: any}} props */
-export function Lines({ lines, total, shipping }) {
+/**
+ * What a hold comes to: as its order says once there is one, before that by the sale's discount and
+ * the shop's shipping, so that the provider's page surprises nobody.
+ * @param {any} hold
+ * @param {any} order
+ * @returns {{total: any, discount: {title: string, money: any} | null, shipping: any}} `shipping` undefined: not known yet
+ */
+function useQuote(hold, order) {
+  const [terms, setTerms] = useState(/** @type {{discount: any, shipping: any} | null} */ (null));
+  useEffect(() => {
+    Promise.all([desk.discount(hold.drop), api.shop(null)]).then(
+      ([discount, shop]) => setTerms({ discount, shipping: shop.shipping_amount }),
+      () => {},
+    );
+  }, [hold.drop]);
+  const { currency, amount } = hold.total;
+  const title = terms?.discount?.title ?? "";
+  const line = (/** @type {number} */ off) => (off > 0 ? { title, money: { amount: -off, currency } } : null);
+  if (order) return { total: order.total, discount: line(order.discount.amount), shipping: order.shipping };
+  if (!terms) return { total: hold.total, discount: null, shipping: undefined };
+  const { off, total } = quoted(amount, terms.discount, terms.shipping);
+  return { total: { amount: total, currency }, discount: line(off), shipping: { amount: terms.shipping, currency } };
+}
+
+/** @param {{lines: any[], total: any, discount: {title: string, money: any} | null, shipping?: any}} props */
+export function Lines({ lines, total, discount, shipping }) {
   const { t, language } = useSpeech();
   return html`
     <ul class="lines" data-testid="lines">
@@ -182,7 +209,12 @@ export function Lines({ lines, total, shipping }) {
           <span>${formatMoney(times(line.price, line.quantity), language)}</span>
         </li>`,
       )}
-      ${shipping &&
+      ${discount &&
+      html`<li class="line-small" data-testid="line-discount">
+        <span>${discount.title || t("step.discount")}</span>
+        <span>${formatMoney(discount.money, language)}</span>
+      </li>`}
+      ${shipping?.amount > 0 &&
       html`<li class="line-small">
         <span>${t("order.shipping")}</span>
         <span>${formatMoney(shipping, language)}</span>

@@ -71,7 +71,7 @@ function Announcement({ host, announcement, disabled }) {
       <label class="field">
         <span>${t("controls.announcement")}</span>
         <textarea
-          rows="2"
+          rows="3"
           maxlength=${ANNOUNCEMENT_CHARS_MAX}
           value=${text}
           placeholder=${t("controls.announcement_hint")}

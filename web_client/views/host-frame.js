@@ -33,6 +33,7 @@ export function HostFrame({ who, page, onSignOut, children }) {
           ${t("host.sign_out")}
         </button>
       </header>
+      <h1 class="hidden-text">${t(page ? `host.page.${page}` : "host.shows")}</h1>
       ${children}
     </main>
   `;

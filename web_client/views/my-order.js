@@ -29,7 +29,7 @@ export function MyOrder({ viewer, id, known, claim, onBack, onClose }) {
   const { t, language } = useSpeech();
   const [file, setFile] = useState(/** @type {any} */ (null));
   const [asking, ask] = useState(/** @type {"" | "cancel" | "refunds" | "returns"} */ (""));
-  const [said, say] = useState("");
+  const [done, say] = useState(/** @type {"" | "cancel" | "refunds" | "returns"} */ (""));
   const load = useWork();
   const work = useWork();
   const token = viewer.token ?? "";
@@ -46,10 +46,11 @@ export function MyOrder({ viewer, id, known, claim, onBack, onClose }) {
     if (!claim && order?.rid) desk.claim(token, order.rid).then(setLogged, () => {});
   }, [order?.rid]);
   const number = formatClaim(claim ?? logged, language);
+  const said = done && t(`my.said.${done}`);
   const wished = file?.refunds.some((/** @type {any} */ one) => one.state === "asked");
   return html`
     <${Dialog} title=${t("order.number", { id: shortId(id) })} onClose=${onClose} closeLabel=${t("close")} testid="my-order-sheet">
-      ${!file && !load.refusal && html`<span class="spinner spinner-big" role="img" aria-label="…"></span>`}
+      ${!file && !load.refusal && html`<span class="spinner spinner-big" role="img" aria-label=${t("loading")}></span>`}
       ${!file && html`<${Trouble} refusal=${load.refusal} onAgain=${look} />`}
       ${order &&
       file &&
@@ -100,7 +101,7 @@ export function MyOrder({ viewer, id, known, claim, onBack, onClose }) {
               onDone=${(/** @type {any} */ now) => {
                 setFile({ ...now, customer: file.customer });
                 viewer.purchases.putOrder(now.order);
-                say(t(`my.said.${asking}`));
+                say(asking);
                 ask("");
               }}
               onClose=${() => ask("")}

@@ -3,6 +3,7 @@
 import { html, useEffect, useState } from "../vendor/preact-htm/standalone.module.js";
 import * as desk from "../api-desk.js";
 import { formatDate, formatMoment, formatMoney } from "../money.js";
+import { spoken } from "../order-words.js";
 import { useOnce } from "./order-dialogs.js";
 import { shortId } from "./hold-sheet.js";
 import { useSpeech } from "./speech.js";
@@ -14,14 +15,15 @@ const DAYS = [1, 3, 7, 30];
 
 /** @param {{who: any, onOpen: (order: string) => void}} props */
 export function OfficePage({ who, onOpen }) {
+  const [saves, setSaves] = useState(0);
   return html`<div class="host-home-grid office" data-testid="office-page">
     <div class="stack">
       <${Wishes} token=${who.token} onOpen=${onOpen} />
       <${Books} token=${who.token} />
     </div>
     <div class="stack">
-      <${LowStock} token=${who.token} />
-      <${Terms} token=${who.token} />
+      <${LowStock} token=${who.token} version=${saves} />
+      <${Terms} token=${who.token} onSaved=${() => setSaves(saves + 1)} />
     </div>
   </div>`;
 }
@@ -56,8 +58,8 @@ function Wishes({ token, onOpen }) {
   </section>`;
 }
 
-/** @param {{token: string}} props */
-function LowStock({ token }) {
+/** @param {{token: string, version: number}} props `version`: another one means that the threshold may have changed */
+function LowStock({ token, version }) {
   const { t } = useSpeech();
   const [found, setFound] = useState(/** @type {any} */ (null));
   const [atMost, setAtMost] = useState("");
@@ -69,7 +71,7 @@ function LowStock({ token }) {
   useEffect(() => {
     const timer = setTimeout(() => void look(), atMost ? 300 : 0);
     return () => clearTimeout(timer);
-  }, [atMost]);
+  }, [atMost, version]);
   return html`<section class="panel" aria-label=${t("low")}>
     <header class="panel-head">
       <h2>${t("low")}</h2>
@@ -92,8 +94,8 @@ function LowStock({ token }) {
   </section>`;
 }
 
-/** @param {{token: string}} props */
-function Terms({ token }) {
+/** @param {{token: string, onSaved: () => void}} props */
+function Terms({ token, onSaved }) {
   const { t } = useSpeech();
   const once = useOnce();
   const [terms, setTerms] = useState(/** @type {any} */ (null));
@@ -115,6 +117,7 @@ function Terms({ token }) {
       setTerms(await desk.putTerms(token, body, once.key(body)));
       once.done();
       setSaved(true);
+      onSaved();
     });
   };
   return html`<section class="panel" aria-label=${t("terms")}>
@@ -187,7 +190,7 @@ function Books({ token }) {
         ${Object.entries(report.balances).map(
           ([currency, accounts]) => html`<dl class="sums" key=${currency}>
             ${Object.entries(/** @type {Record<string, number>} */ (accounts)).map(
-              ([account, amount]) => html`<div key=${account}><dt>${named("account", account)}</dt><dd>${formatMoney({ amount, currency }, language)}</dd></div>`,
+              ([account, amount]) => html`<div key=${account}><dt>${named("account", account)}</dt><dd>${formatMoney({ amount: spoken(account, amount), currency }, language)}</dd></div>`,
             )}
           </dl>`,
         )}

@@ -78,6 +78,7 @@ export function GiveBackDialog({ token, file, whole = false, onDone, onClose }) 
               inputmode="decimal"
               value=${amount}
               aria-invalid=${wrong ? "true" : undefined}
+              aria-describedby="refund-preview"
               placeholder=${formatMoney({ amount: most, currency }, language)}
               data-testid="refund-amount"
               onInput=${(/** @type {any} */ event) => setAmount(event.target.value)}
@@ -88,12 +89,12 @@ export function GiveBackDialog({ token, file, whole = false, onDone, onClose }) 
             <input maxlength="200" value=${reason} data-testid="refund-reason" onInput=${(/** @type {any} */ event) => setReason(event.target.value)} />
           </label>
         </div>
-        <p class="preview-sum" role="status" data-testid="refund-preview" data-amount=${ready ? value : 0}>
+        <p class="preview-sum" role="status" id="refund-preview" data-testid="refund-preview" data-amount=${ready ? value : 0}>
           ${wrong
             ? t("desk.amount_wrong", { most: formatMoney({ amount: most, currency }, language) })
             : ready
               ? t("desk.refund_preview", { money: formatMoney(money, language) })
-              : t("desk.choose_units")}
+              : t(goods === "money" ? "desk.choose_money" : "desk.choose_units")}
         </p>
         <${Trouble} refusal=${work.refusal} testid="dialog-trouble" />
         <button type="submit" class="primary" disabled=${!ready || work.busy} data-testid="give-back-submit">

@@ -11,6 +11,7 @@ import { formatDate, formatMoney } from "../money.js";
 import { pickable, unitsByLine } from "../order-words.js";
 import { openPage } from "../save.js";
 import { shortId } from "./hold-sheet.js";
+import { BuyerData } from "./buyer-data.js";
 import { GiveBackDialog, ReceiveDialog, ReturnDialog, ShipDialog, useOnce } from "./order-dialogs.js";
 import { Customer, Sums } from "./order-parts.js";
 import { OrderTimeline } from "./order-timeline.js";
@@ -37,10 +38,10 @@ export function OrderFile({ token, id, version, onChange }) {
   if (!file) {
     return load.refusal
       ? html`<${Trouble} refusal=${load.refusal} onAgain=${look} />`
-      : html`<span class="spinner spinner-big" role="img" aria-label="…"></span>`;
+      : html`<span class="spinner spinner-big" role="img" aria-label=${t("loading")}></span>`;
   }
   const changed = (/** @type {any} */ now) => {
-    setFile({ ...now, customer: file.customer });
+    setFile({ ...now, buyer: file.buyer, customer: file.customer });
     onChange?.(now.order);
   };
   const step = (/** @type {any} */ what, /** @type {string} */ case_, /** @type {any} */ name) =>
@@ -80,6 +81,7 @@ export function OrderFile({ token, id, version, onChange }) {
         <${Sums} file=${file} />
       </section>
       <${Customer} customer=${file.customer} />
+      ${file.customer && html`<${BuyerData} token=${token} buyer=${file.buyer} onForgotten=${look} />`}
       ${file.refunds.length > 0 &&
       html`<section aria-label=${t("desk.refunds")}>
         <h3>${t("desk.refunds")}</h3>
@@ -92,7 +94,7 @@ export function OrderFile({ token, id, version, onChange }) {
               </span>
               ${one.state === "asked" &&
               html`<span class="case-buttons">
-                <button type="button" class="pill pill-strong" disabled=${work.busy} data-testid="refund-approve" onClick=${() => step("refunds", one.id, "approve")}>${t("desk.yes_refund")}</button>
+                <button type="button" class="pill pill-strong" disabled=${work.busy || one.amount > file.refundable} data-testid="refund-approve" onClick=${() => step("refunds", one.id, "approve")}>${t("desk.yes_refund")}</button>
                 <button type="button" class="pill" disabled=${work.busy} data-testid="refund-reject" onClick=${() => step("refunds", one.id, "reject")}>${t("desk.no")}</button>
               </span>`}
             </li>`,

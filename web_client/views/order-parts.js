@@ -1,12 +1,11 @@
 /** Parts of an order that host and viewer see alike: how the total came to be, and where it goes. */
 
 import { html } from "../vendor/preact-htm/standalone.module.js";
+import { addressLines } from "../countries.js";
 import { formatMoney } from "../money.js";
 import { STEPS, progress } from "../order-words.js";
 import { Icon } from "./icon.js";
 import { useSpeech } from "./speech.js";
-
-const ADDRESS = ["line1", "line2", "postcode", "city", "region", "country"];
 
 /**
  * From the goods to the total, step by step, and what went back.
@@ -40,14 +39,13 @@ export function Sums({ file }) {
 
 /** @param {{customer: any}} props */
 export function Customer({ customer }) {
-  const { t } = useSpeech();
+  const { t, language } = useSpeech();
   if (!customer) return html`<p class="hint" data-testid="customer-none">${t("desk.no_customer")}</p>`;
-  const address = customer.address ?? {};
   return html`<section aria-label=${t("desk.customer")}>
     <h3>${t("desk.customer")}</h3>
     <address class="customer" data-testid="customer">
       <b>${customer.name}</b>
-      ${ADDRESS.filter((name) => address[name]).map((name) => html`<span key=${name}>${address[name]}</span>`)}
+      ${addressLines(customer.address, language).map((line) => html`<span key=${line}>${line}</span>`)}
       ${customer.phone && html`<span>${customer.phone}</span>`}
       ${customer.email && html`<span>${customer.email}</span>`}
     </address>

@@ -3,7 +3,7 @@
 import { html, useEffect, useState } from "../vendor/preact-htm/standalone.module.js";
 import * as desk from "../api-desk.js";
 import { formatClaim, formatMoment, formatMoney } from "../money.js";
-import { happenings } from "../order-words.js";
+import { happenings, spoken } from "../order-words.js";
 import { useSpeech } from "./speech.js";
 import { Trouble, useWork } from "./work.js";
 
@@ -60,6 +60,6 @@ export function OrderTimeline({ token, file }) {
 function posted(postings, money, t, texts) {
   const name = (/** @type {string} */ account) => (texts[`account.${account}`] ? t(`account.${account}`) : account);
   return Object.entries(postings)
-    .map(([account, amount]) => `${name(account)} ${money(Number(amount))}`)
+    .map(([account, amount]) => `${name(account)} ${money(spoken(account, Number(amount)))}`)
     .join(" · ");
 }

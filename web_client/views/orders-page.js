@@ -57,7 +57,7 @@ export function OrdersPage({ who, show, open, onOpen, onShow, onFailed }) {
           <h2>${t("orders")}</h2>
           <span class="head-buttons">
             ${show && html`<a class="chip-button chip-line" href=${`#packing=${encodeURIComponent(show)}`} data-testid="to-packing">${t("packing")}</a>`}
-            <button type="button" class="chip-button chip-line" disabled=${files.busy} data-testid="orders-csv" onClick=${() => files.run(async () => save(await desk.ordersFile(who.token, filter), "orders.csv"))}>
+            <button type="button" class="chip-button chip-line" disabled=${files.busy} title=${t("orders.csv")} aria-label=${t("orders.csv")} data-testid="orders-csv" onClick=${() => files.run(async () => save(await desk.ordersFile(who.token, filter), "orders.csv"))}>
               ${t("desk.csv")}
             </button>
           </span>
@@ -114,6 +114,7 @@ export function OrdersPage({ who, show, open, onOpen, onShow, onFailed }) {
       </section>
       ${open
         ? html`<section class="panel desk-file" key=${open}>
+            <h2 class="hidden-text">${t("order.number", { id: shortId(open) })}</h2>
             <header class="panel-head">
               <button type="button" class="chip-button chip-line" data-testid="file-close" onClick=${() => onOpen(null)}><${Icon} name="back" /> ${t("orders")}</button>
             </header>

@@ -3,6 +3,7 @@
 import { html, useEffect, useState } from "../vendor/preact-htm/standalone.module.js";
 import * as api from "../api.js";
 import * as desk from "../api-desk.js";
+import { addressLines } from "../countries.js";
 import { formatDate } from "../money.js";
 import { save } from "../save.js";
 import { Icon } from "./icon.js";
@@ -10,7 +11,6 @@ import { shortId } from "./hold-sheet.js";
 import { useSpeech } from "./speech.js";
 import { Trouble, useWork } from "./work.js";
 
-const ADDRESS = ["line1", "line2", "postcode", "city", "region", "country"];
 /** Pages that are read for one print; more is a list for a machine, and there is the CSV. */
 const PAGES_MAX = 20;
 
@@ -44,7 +44,7 @@ export function PackingPage({ who, show }) {
         <h2>${t("packing.of", { title })}</h2>
         <span class="head-buttons no-print">
           <a class="chip-button chip-line" href=${`#orders&of=${encodeURIComponent(show)}`}><${Icon} name="back" /> ${t("orders")}</a>
-          <button type="button" class="chip-button chip-line" disabled=${work.busy} data-testid="packing-csv" onClick=${() => work.run(async () => save(await desk.packingFile(who.token, show), "packing-list.csv"))}>${t("desk.csv")}</button>
+          <button type="button" class="chip-button chip-line" disabled=${work.busy} title=${t("packing.csv")} aria-label=${t("packing.csv")} data-testid="packing-csv" onClick=${() => work.run(async () => save(await desk.packingFile(who.token, show), "packing-list.csv"))}>${t("desk.csv")}</button>
           <button type="button" class="chip-button chip-line" disabled=${!parcels?.length} data-testid="packing-print" onClick=${() => globalThis.print()}>${t("packing.print")}</button>
         </span>
       </header>
@@ -64,7 +64,7 @@ export function PackingPage({ who, show }) {
             <address class="customer">
               ${parcel.customer
                 ? html`<b>${parcel.customer.name}</b>
-                    ${ADDRESS.filter((name) => parcel.customer.address?.[name]).map((name) => html`<span key=${name}>${parcel.customer.address[name]}</span>`)}
+                    ${addressLines(parcel.customer.address, language).map((line) => html`<span key=${line}>${line}</span>`)}
                     ${parcel.customer.phone && html`<span>${parcel.customer.phone}</span>`}`
                 : t("desk.no_customer")}
             </address>

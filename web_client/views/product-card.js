@@ -99,7 +99,6 @@ export function ProductCard({ offer, others, now, buying, onBuy, onOpen, onPick 
         <button
           type="button"
           class="product-open"
-          aria-label=${t("product.details", { title: offer.title })}
           data-testid="product-open"
           onClick=${onOpen}
         >
@@ -114,6 +113,7 @@ export function ProductCard({ offer, others, now, buying, onBuy, onOpen, onPick 
               html`<span class="closes">${t("buy.closes_in", { time: formatCountdown(ends - now()) })}</span>`}
             </span>
           </span>
+          <span class="hidden-text">${t("product.details")}</span>
         </button>
         <${BuyButton} phase=${phase} opensAt=${offer.drop?.opens_at ?? 0} now=${now} buying=${buying} onBuy=${onBuy} />
       </div>

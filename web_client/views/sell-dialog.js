@@ -45,6 +45,8 @@ export function SellDialog({ product, host, onClose }) {
       setBusy(false);
     }
   };
+  // A product with one variant has no name for it.
+  const named = (/** @type {any} */ sku) => sku.title || product.title;
   const flip = (/** @type {string} */ sku) =>
     choose(chosen.includes(sku) ? chosen.filter((one) => one !== sku) : [...chosen, sku]);
   return html`
@@ -60,7 +62,7 @@ export function SellDialog({ product, host, onClose }) {
                 <td>
                   <label class="tick">
                     <input type="checkbox" checked=${chosen.includes(sku.sku)} data-testid=${`sell-sku-${sku.sku}`} onChange=${() => flip(sku.sku)} />
-                    <span>${sku.title} <small>${formatMoney(sku.price, language)}</small></span>
+                    <span>${named(sku)} <small>${formatMoney(sku.price, language)}</small></span>
                   </label>
                 </td>
                 <td>
@@ -72,7 +74,7 @@ export function SellDialog({ product, host, onClose }) {
                     name=${`units ${sku.sku}`}
                     placeholder=${t("sell.all")}
                     disabled=${!chosen.includes(sku.sku)}
-                    aria-label=${t("sell.units_of", { title: sku.title })}
+                    aria-label=${t("sell.units_of", { title: named(sku) })}
                     data-testid=${`sell-units-${sku.sku}`}
                   />
                 </td>
@@ -104,7 +106,7 @@ export function SellDialog({ product, host, onClose }) {
             <input type="number" name="limit" min="1" max="99" placeholder=${t("sell.no_limit")} data-testid="sell-limit" />
           </label>
           ${chosen.length === 1 &&
-          html`<label class="field field-half">
+          html`<label class="field">
             <span>${t("sell.mode")}</span>
             <select name="entry" data-testid="sell-entry">
               ${ENTRY_S.map((s) => html`<option value=${s}>${s === 0 ? t("sell.first_come") : t("sell.raffle", { time: holdWords(t, s) })}</option>`)}

@@ -1,4 +1,7 @@
-/** The light that says whether all numbers of stock agree. The server looks all the time. */
+/**
+ * The light that says whether all numbers of stock agree. The server looks all the time. The verdict
+ * is a word as well as a colour, and its reason opens by itself when something is wrong.
+ */
 
 import { html, useEffect, useState } from "../vendor/preact-htm/standalone.module.js";
 import * as api from "../api.js";
@@ -28,18 +31,18 @@ export function StockLight({ token }) {
     };
   }, [token]);
   if (!found) return null;
-  const sentence = t(`stock_light.${found.reason}`, { n: found.count, checked: found.checked });
   const first = found.differences?.[0];
-  const more = first ? ` ${first.key}: ${first.found} ≠ ${first.expected}` : "";
-  return html`<span
-    class=${`light light-${LOOKS[found.light]}`}
-    role="status"
-    title=${sentence + more}
+  return html`<details
+    class=${`stock-light light-${LOOKS[found.light]}`}
+    open=${found.light === "red"}
     data-testid="stock-light"
     data-state=${found.light}
     data-reason=${found.reason}
   >
-    <span class="light-dot" aria-hidden="true"></span>${t("stock_light")}<span class="hidden-text">: ${sentence}</span>
-    ${found.light === "red" && html`<b>${sentence}</b>`}
-  </span>`;
+    <summary class="light"><span class="light-dot" aria-hidden="true"></span>${t(`stock_light.${found.light}`)}</summary>
+    <div class="stock-why" role="status" data-testid="stock-why">
+      ${t(`stock_light.${found.reason}`, { n: found.count, checked: found.checked })}
+      ${first && html`<small>${first.key}: ${first.found} ≠ ${first.expected}</small>`}
+    </div>
+  </details>`;
 }

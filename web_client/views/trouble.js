@@ -13,10 +13,12 @@ export function Trouble({ press, notice, onAgain, onDismiss }) {
   if (!refused && !notice) return null;
   // The one notice that is good news must not look like a refusal.
   const good = !refused && notice.key === "wait.offered";
+  // Of a press this is said when it was answered so late that the unit went back meanwhile.
+  const takenBack = refused?.refusal?.code === "hold_ended";
   const claim = formatClaim(refused?.refusal?.details.receipt, language);
   return html`
     <div class=${`trouble ${good ? "trouble-good" : ""}`} role="alert" data-testid="trouble" data-code=${refused?.refusal?.code ?? ""}>
-      <span>${refused ? say(refused.refusal) : t(notice.key, notice.values)}${claim &&
+      <span>${refused ? (takenBack ? t("buy.taken_back") : say(refused.refusal)) : t(notice.key, notice.values)}${claim &&
       html` <small data-testid="claim">${t("buy.claim", { claim })}</small>`}</span>
       ${refused?.state === "undecided" &&
       html`<button type="button" class="link-button" data-testid="buy-again" onClick=${onAgain}>

@@ -81,7 +81,7 @@ export function ViewerPage({ viewer, returned: back }) {
   };
   const trouble = html`<${Trouble}
     press=${press}
-    notice=${view.notice}
+    notice=${view.notice && { ...view.notice, values: { ...view.notice.values, title: titleOf(room, view.notice) } }}
     onAgain=${again}
     onDismiss=${() => {
       viewer.purchases.dismiss();
@@ -180,6 +180,7 @@ export function ViewerPage({ viewer, returned: back }) {
         onClose=${close}
         trouble=${trouble}
         waitBox=${waitBox}
+        limited=${Object.values(holds).some((hold) => hold.lapses > 0)}
       />`}
       ${current &&
       html`<${HoldSheet}
@@ -223,6 +224,15 @@ export function ViewerPage({ viewer, returned: back }) {
       <p class="hidden-text" aria-live="polite">${offer ? t(`say.${offerPhase(offer, now())}`, { title: offer.title }) : ""}</p>
     </main>
   `;
+}
+
+/**
+ * What a notice is about: by now another product may be in the show.
+ * @param {import("../store.js").Room} room
+ * @param {{drop?: string, sku?: string}} notice
+ */
+function titleOf(room, { drop, sku }) {
+  return room.facts[`drop:${drop}`]?.lines.find((/** @type {any} */ line) => line.sku === sku)?.title || (sku ?? "");
 }
 
 /** @param {{holds: any[], onOpen: (rid: string) => void}} props */

@@ -8,31 +8,32 @@ import { Trouble, useWork } from "./work.js";
 
 const STATES = ["", "pending", "delivered", "dead"];
 
-/** @param {{token: string, endpoint: any}} props another `pending`, `dead` or `delivered_at` looks again */
+/** @param {{token: string, endpoint: any}} props another object looks again: a failed try changes no number of it */
 export function Deliveries({ token, endpoint }) {
   const { t, texts, language } = useSpeech();
   const [state, setState] = useState("");
   const [page, setPage] = useState(/** @type {any} */ (null));
+  const load = useWork();
   const work = useWork();
   const look = (/** @type {number | null} */ after) =>
-    work.run(async () => {
+    load.run(async () => {
       const found = await hooks.deliveries(token, endpoint.id, state, after);
-      setPage((/** @type {any} */ now) => (after !== null && now ? { ...found, deliveries: [...now.deliveries, ...found.deliveries] } : found));
+      setPage((/** @type {any} */ now) => (after === null ? renewed(found, now) : { ...found, deliveries: [...now.deliveries, ...found.deliveries] }));
     });
-  useEffect(() => void look(null), [state, endpoint.pending, endpoint.dead, endpoint.delivered_at]);
+  useEffect(() => void look(null), [state, endpoint]);
   const again = (/** @type {any} */ one) =>
     work.run(async () => {
       await hooks.replay(token, endpoint.id, one.event);
-      setPage(await hooks.deliveries(token, endpoint.id, state, null));
+      await look(null);
     });
   return html`<div class="deliveries" data-testid="deliveries">
     <label class="filter">
       <span class="hidden-text">${t("desk.state")}</span>
-      <select class="text-input" data-testid="deliveries-state" onChange=${(/** @type {any} */ event) => setState(event.target.value)}>
+      <select class="text-input" data-testid="deliveries-state" onChange=${(/** @type {any} */ event) => (setPage(null), setState(event.target.value))}>
         ${STATES.map((name) => html`<option key=${name} value=${name} selected=${name === state}>${t(name ? `hooks.state.${name}` : "desk.any_state")}</option>`)}
       </select>
     </label>
-    <${Trouble} refusal=${work.refusal} />
+    <${Trouble} refusal=${work.refusal ?? load.refusal} />
     ${page?.deliveries.length === 0 && html`<p class="empty">${t("hooks.none_sent")}</p>`}
     <ul>
       ${(page?.deliveries ?? []).map(
@@ -50,8 +51,19 @@ export function Deliveries({ token, endpoint }) {
         </li>`,
       )}
     </ul>
-    ${page?.next && html`<button type="button" class="quiet" disabled=${work.busy} onClick=${() => look(page.next)}>${t("catalogue.more")}</button>`}
+    ${page?.next && html`<button type="button" class="quiet" disabled=${load.busy} onClick=${() => look(page.next)}>${t("catalogue.more")}</button>`}
   </div>`;
+}
+
+/**
+ * The newest page anew, with the older ones that were asked for before.
+ * @param {any} first
+ * @param {any} now
+ */
+function renewed(first, now) {
+  const last = first.deliveries.at(-1)?.event;
+  const older = last === undefined ? [] : (now?.deliveries ?? []).filter((/** @type {any} */ one) => one.event < last);
+  return older.length > 0 ? { deliveries: [...first.deliveries, ...older], next: now.next } : first;
 }
 
 /** @param {string} body */
