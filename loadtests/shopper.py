@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 from loadtests.client import FAILURE, REPLY, SUBPROTOCOL, BadServerFrame, Room, Session, new_rid
 from loadtests.refused import ConnectionLost, Refused, TooLate
 
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 30.0
 CLOSE_S: Final = 2.0
 LOST: Final = 1006
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
