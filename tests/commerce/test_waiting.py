@@ -57,7 +57,9 @@ async def sold_out(shop: Shop, node: Node, units: int = 1, **drop: object) -> No
     await node.buy("held", "first", ("A", units))
 
 
-async def test_a_unit_that_comes_back_goes_to_the_first_who_waits(shop: Shop) -> None:
+async def test_32_a_unit_that_comes_back_goes_to_the_first_who_waits_not_to_the_public(
+    shop: Shop,
+) -> None:
     async with shop.node() as one, shop.node() as two:
         await sold_out(shop, one)
         assert [(await one.wait(f"w{n}", f"v{n}")).position for n in range(3)] == [1, 2, 3]
@@ -408,7 +410,7 @@ async def test_many_leave_join_cancel_and_buy_at_once_on_two_nodes(shop: Shop) -
         await shop.check_gate(one)
 
 
-async def test_a_lapsed_offer_is_over_for_its_viewer(shop: Shop) -> None:
+async def test_33_an_offer_that_lapsed_before_it_was_accepted_is_over(shop: Shop) -> None:
     async with shop.node() as node:
         await sold_out(shop, node)
         await node.wait("w0", "v0")
