@@ -279,8 +279,11 @@ class Provider(Protocol):
         """A session (with its intent) or an intent, fresh. None: there is no such object."""
         ...
 
-    async def find_session(self, payment: str, since_ms: int) -> Seen | None:
-        """The session that was made for our payment, if the answer to its creation was lost."""
+    async def find_session(self, payment: str, since_ms: int, until_ms: int) -> Seen | None:
+        """The session that was made for our payment, if the answer to its creation was lost.
+
+        It was made between the two instants or never.
+        """
         ...
 
     async def list_sessions(self, since_ms: int, limit: int) -> Sequence[Seen]:

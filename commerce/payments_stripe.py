@@ -40,6 +40,10 @@ SECRETS_MAX: Final = 2
 """The current webhook secret and, while it is being rotated, the one before."""
 NAME_CHARS_MAX: Final = 250
 PAGE: Final = 100
+SKEW_S: Final = 60
+"""So far may the provider's clock be from ours."""
+FIND_PAGES_MAX: Final = 200
+"""Of sessions made within the three minutes in which one may have been: 110 a second."""
 
 _NOT_NOW: Final = frozenset({"lock_timeout", "idempotency_key_in_use", "rate_limit"})
 """Refusals that only mean "not now"."""
@@ -121,15 +125,15 @@ class StripeProvider:
                 raise
         return None
 
-    async def find_session(self, payment: str, since_ms: int) -> Seen | None:
-        """See `Provider`. Reads at most 1,000 sessions made since then (a minute of clock skew)."""
+    async def find_session(self, payment: str, since_ms: int, until_ms: int) -> Seen | None:
+        """See `Provider`. Reads what was made then, give or take `SKEW_S`, the newest first."""
         sessions = self._client.v1.checkout.sessions
         params: dict[str, Any] = {
-            "created": {"gte": since_ms // 1000 - 60},
+            "created": {"gte": since_ms // 1000 - SKEW_S, "lte": until_ms // 1000 + SKEW_S},
             "limit": PAGE,
             "expand": ["data.payment_intent"],
         }
-        for _ in range(10):
+        for _ in range(FIND_PAGES_MAX):
             page = await self._call(sessions.list_async(params))  # type: ignore[arg-type]
             for session in page.data:
                 if session.client_reference_id == payment:

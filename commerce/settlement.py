@@ -128,7 +128,8 @@ class Settlement:
     async def _look(self, payment: Payment) -> Seen | None:
         if payment.session is not None:
             return await self._provider.look(payment.session)
-        seen = await self._provider.find_session(payment.id, payment.created_at)
+        made_by = payment.created_at + CREATE_SETTLES_MS
+        seen = await self._provider.find_session(payment.id, payment.created_at, made_by)
         if seen is not None:
             await self._record.adopt(payment.id, seen, self._clock())
         return seen

@@ -29,7 +29,7 @@ from commerce.sandbox.refusals import (
     server_error,
     unauthorised,
 )
-from commerce.sandbox.store import Store
+from commerce.sandbox.store import OPEN_END_S, Store
 
 BODY_BYTES_MAX: Final = 64 * 1024
 KEY_CHARS_MAX: Final = 255
@@ -446,11 +446,14 @@ class Api:
         if not 1 <= limit <= PAGE_MAX:
             raise invalid("Invalid integer: limit", param="limit")
         created: Any = params.get("created", {})
-        since = forms.integer(created, "gte", default=0) if isinstance(created, dict) else 0
+        since, until = 0, OPEN_END_S
+        if isinstance(created, dict):
+            since = forms.integer(created, "gte", default=since)
+            until = forms.integer(created, "lte", default=until)
         after = forms.text(params, "starting_after", default="") or None
         types = params.get("types", [])
         found: list[Object] = []
-        for body in self._store.newest(kind, after=after, since=since):
+        for body in self._store.newest(kind, after=after, since=since, until=until):
             if (types and body.get("type") not in types) or not fits(body):
                 continue
             found.append(objects.public(body))

@@ -10,9 +10,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 Object = dict[str, Any]
+
+OPEN_END_S: Final = 1 << 62
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS object (
@@ -84,13 +86,15 @@ class Store:
         ).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def newest(self, kind: str, *, after: str | None = None, since: int = 0) -> Iterator[Object]:
-        """Objects of a kind, newest first; `after`: only older than this id; `since` in seconds."""
+    def newest(
+        self, kind: str, *, after: str | None = None, since: int = 0, until: int = OPEN_END_S
+    ) -> Iterator[Object]:
+        """Objects of a kind, newest first, made in these seconds; `after`: older than this id."""
         below = "(SELECT n FROM object WHERE id = ?)" if after is not None else "?"
         rows = self._db.execute(
-            f"SELECT body FROM object WHERE kind = ? AND created >= ? AND n < {below} "
-            "ORDER BY n DESC",
-            (kind, since, after if after is not None else 1 << 62),
+            "SELECT body FROM object WHERE kind = ? AND created BETWEEN ? AND ? "
+            f"AND n < {below} ORDER BY n DESC",
+            (kind, since, until, after if after is not None else 1 << 62),
         )
         for (text,) in rows:  # one by one: a list of 100 must not read a year of events
             yield json.loads(text)

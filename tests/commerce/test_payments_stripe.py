@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from commerce import payments_stripe
 from commerce.errors import BadSignature, Unavailable
 from commerce.payments import Meaning, ProviderRefused, SessionRequest, judge
 from commerce.payments_stripe import StripeProvider, from_provider, to_provider
@@ -133,15 +134,30 @@ async def test_expire_ends_the_page_and_the_intent_of_an_open_session_is_ended_b
 
 
 async def test_a_session_is_found_by_our_payment_when_the_answer_was_lost(
-    stripe: StripeProvider,
+    stripe: StripeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(payments_stripe, "PAGE", 1)
     now = time.time_ns() // 1_000_000
     for n in range(3):
         await stripe.create_session(request(key=f"k{n}", payment=f"pay-{n}"))
-    found = await stripe.find_session("pay-1", now)
+    found = await stripe.find_session("pay-1", now, now + 60_000)
     assert found is not None
     assert found.payment == "pay-1"
-    assert await stripe.find_session("pay-9", now) is None
+    assert await stripe.find_session("pay-9", now, now + 60_000) is None
+
+
+async def test_what_was_made_long_after_a_payment_is_not_read_to_find_its_session(
+    stripe: StripeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a busy shop thousands follow, and their number decided once that it was never found."""
+    monkeypatch.setattr(payments_stripe, "PAGE", 1)
+    monkeypatch.setattr(payments_stripe, "FIND_PAGES_MAX", 1)
+    now = time.time_ns() // 1_000_000
+    for n in range(3):
+        await stripe.create_session(request(key=f"k{n}", payment=f"pay-{n}"))
+    with pytest.raises(Unavailable):
+        await stripe.find_session("pay-0", now - 300_000, now)
+    assert await stripe.find_session("pay-0", now - 300_000, now - 120_000) is None
 
 
 async def test_unknown_objects_are_none(stripe: StripeProvider) -> None:
