@@ -139,6 +139,23 @@ export const putDiscount = async (token, drop, body, key) =>
   ).discount;
 
 /**
+ * Codes that take something off.
+ * @param {string} token
+ * @returns {Promise<import("./coupons.js").Coupon[]>}
+ */
+export const coupons = async (token) => (await call("/coupons", { token })).coupons;
+
+/**
+ * Makes a coupon or changes it.
+ * @param {string} token
+ * @param {string} code
+ * @param {any} body
+ * @param {string} key
+ */
+export const putCoupon = (token, code, body, key) =>
+  call(`/coupons/${quoted(code)}`, { method: "PUT", json: body, token, key });
+
+/**
  * Our books beside the provider's, of so many days.
  * @param {string} token
  * @param {number} days

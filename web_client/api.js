@@ -215,9 +215,9 @@ export async function file(token, path, headers = {}) {
  * Starts (or takes up again) the payment of a hold.
  * @param {string} token
  * @param {string} rid
- * @param {any} delivery
+ * @param {any} body who buys and where it goes, perhaps with a `coupon`
  * @param {string} key
  * @returns {Promise<{url: string, total: any, shipping: any, until_ms: number}>}
  */
-export const pay = (token, rid, delivery, key) =>
-  call(`/holds/${quoted(rid)}/payment`, { method: "POST", json: delivery, token, key });
+export const pay = (token, rid, body, key) =>
+  call(`/holds/${quoted(rid)}/payment`, { method: "POST", json: body, token, key });

@@ -102,6 +102,15 @@ export function formatMoment(atMs, language) {
 }
 
 /**
+ * "−12.5 %" or "−€3.00": what a discount or a coupon takes off.
+ * @param {{percent_bp?: number | null, amount?: number | null}} rule
+ * @param {string} currency
+ * @param {string} language
+ */
+export const formatReduction = (rule, currency, language) =>
+  `−${rule.percent_bp ? `${rule.percent_bp / 100} %` : formatMoney({ amount: rule.amount ?? 0, currency }, language)}`;
+
+/**
  * Decimals of a currency: 2 for euro, 0 for yen.
  * @param {string} currency
  * @param {string} language

@@ -128,6 +128,35 @@ export function quoted(goods, discount, shipping) {
 }
 
 /**
+ * What a host typed to be taken off, as the server takes it; null when it is nothing of the kind.
+ * @param {string} kind percent or amount
+ * @param {string} text
+ * @param {number} digits decimals of the currency
+ * @returns {{percent_bp: number} | {amount: number} | null}
+ */
+export function reduction(kind, text, digits) {
+  const value = minorUnits(text, kind === "percent" ? 2 : digits);
+  if (value === null || (kind === "percent" && value > WHOLE_BP)) return null;
+  return kind === "percent" ? { percent_bp: value } : { amount: value };
+}
+
+/**
+ * What a reservation comes to, part by part: as its order or its payment page says once there is
+ * one, before that by the sale's discount and the shop's shipping. What is taken off beyond the
+ * sale's discount is the coupon's.
+ * @param {number} goods minor units
+ * @param {{discount: any, shipping: number} | null} terms null: not known yet
+ * @param {{total: number, discount: number, shipping: number} | null} fixed what stands already
+ * @returns {{total: number, sale: number, coupon: number, shipping: number | null}}
+ */
+export function quoteOf(goods, terms, fixed) {
+  const { off, total } = quoted(goods, terms?.discount ?? null, terms?.shipping ?? 0);
+  if (!fixed) return { total, sale: off, coupon: 0, shipping: terms?.shipping ?? null };
+  const sale = terms ? Math.min(off, fixed.discount) : fixed.discount;
+  return { total: fixed.total, sale, coupon: fixed.discount - sale, shipping: fixed.shipping };
+}
+
+/**
  * The lines of a timeline: a key, what belongs into the sentence, and whether it is bookkeeping.
  * @param {any[]} events
  * @param {any} file

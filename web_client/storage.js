@@ -136,3 +136,17 @@ export function paymentKey(rid, body, newKey) {
   passing.write(`payment.${rid}`, { key, body });
   return key;
 }
+
+/** @typedef {{total: any, shipping: any, coupon: string}} Promised */
+
+/**
+ * What the payment page of a hold said it comes to, and the code that was sent for it.
+ * @param {string} rid
+ * @returns {Promised | null}
+ */
+export const promised = (rid) => passing.read(`promised.${rid}`);
+/**
+ * @param {string} rid
+ * @param {Promised} value
+ */
+export const keepPromised = (rid, value) => passing.write(`promised.${rid}`, value);

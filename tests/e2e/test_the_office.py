@@ -105,6 +105,7 @@ def test_what_a_host_does_after_the_show_and_everybody_can_read_it(
     sign_in(host, program)
     import_products(host, file)
     read(host)
+    make_a_coupon(host, program)
     show = create_show(host)
     watch(ada, f"{program.url}/show/{show}")
     go_live(host, ada)
@@ -119,6 +120,31 @@ def test_what_a_host_does_after_the_show_and_everybody_can_read_it(
     be_warned_of_low_stock(host, program)
     tell_another_system(host, program, receiver)
     forget_the_buyer(host, program, order)
+
+
+def make_a_coupon(host: Page, program: Program) -> None:
+    """With the keyboard; what is wrong is said, and a change keeps what it does not touch."""
+    home = host.url
+    host.goto(f"{program.url}/host#office")
+    host.get_by_test_id("coupon-new").press("Enter")
+    host.get_by_test_id("coupon-code").fill("ten off")
+    host.get_by_test_id("coupon-title").fill("Ten for you")
+    host.get_by_test_id("coupon-value").fill("10")
+    host.get_by_test_id("coupon-value").press("Enter")
+    expect(host.get_by_test_id("coupon-wrong")).to_have_attribute("data-why", "code")
+    expect(host.get_by_test_id("coupon-code")).to_be_focused()
+    read(host)
+    host.get_by_test_id("coupon-code").fill("ten-off")
+    host.get_by_test_id("coupon-code").press("Enter")
+    row = host.get_by_test_id("coupon-row")
+    expect(row).to_have_attribute("data-code", "TEN-OFF")
+    row.press("Enter")
+    expect(host.get_by_test_id("coupon-value")).to_have_value("10")
+    host.get_by_test_id("coupon-uses").fill("7")
+    host.get_by_test_id("coupon-save").click()
+    expect(row).to_contain_text("−10 % · 0 of 7 used")
+    read(host)
+    host.goto(home)
 
 
 def sell_at_a_discount(host: Page, ada: Page) -> None:
@@ -150,6 +176,7 @@ def buy_at_a_discount(ada: Page) -> str:
     for name, text in ADDRESS.items():
         ada.get_by_test_id(f"address-{name}").fill(text)
     ada.get_by_test_id("address-country").select_option("GB")
+    use_the_coupon(ada)
     ada.get_by_test_id("pay").click()
     ada.wait_for_url(re.compile(r"/c/pay/"))
     ada.locator(f"button[name=card][value='{CARD}']").click()
@@ -158,16 +185,39 @@ def buy_at_a_discount(ada: Page) -> str:
     ada.get_by_test_id("hold-order").click()
     detail = ada.get_by_test_id("order-detail")
     expect(detail).to_have_attribute("data-state", "paid")
-    expect(ada.get_by_test_id("sum-total")).to_contain_text("84.00")
+    expect(ada.get_by_test_id("sum-step")).to_contain_text(["Tonight only", "Ten for you"])
+    expect(ada.get_by_test_id("sum-total")).to_contain_text("75.60")
     expect(ada.get_by_test_id("customer")).to_contain_text("United Kingdom")
     read(ada)
     with ada.expect_popup() as opened:
         ada.get_by_test_id("my-receipt").click()
     receipt = opened.value
-    expect(receipt.locator("tfoot")).to_contain_text("84.00 EUR")
+    expect(receipt.locator("tfoot")).to_contain_text("75.60 EUR")
     assert faults(receipt) == []
     receipt.close()
     return detail.get_attribute("data-order") or ""
+
+
+def use_the_coupon(ada: Page) -> None:
+    """A wrong code costs nothing that was typed; back from the payment its price stands."""
+    ada.get_by_test_id("coupon-have").focus()
+    ada.keyboard.press("Enter")
+    ada.get_by_test_id("coupon-code").fill("ten-of")
+    ada.get_by_test_id("pay").click()
+    expect(ada.get_by_test_id("coupon-refused")).to_have_attribute("data-reason", "unknown")
+    expect(ada.get_by_test_id("coupon-code")).to_be_focused()
+    expect(ada.get_by_test_id("coupon-code")).to_have_value("ten-of")
+    expect(ada.get_by_test_id("address-name")).to_have_value(ADDRESS["name"])
+    read(ada)
+    ada.get_by_test_id("coupon-code").fill("ten-off")
+    ada.get_by_test_id("pay").click()
+    ada.wait_for_url(re.compile(r"/c/pay/"))
+    ada.get_by_text("Back to the shop").click()
+    ada.wait_for_url(re.compile(r"/show/"))
+    expect(ada.get_by_test_id("line-discount")).to_contain_text("12.00")
+    expect(ada.get_by_test_id("line-coupon")).to_contain_text("8.40")
+    expect(ada.get_by_test_id("pay")).to_contain_text("75.60")
+    expect(ada.get_by_test_id("coupon-have")).to_be_hidden()
 
 
 def see_that_the_stock_agrees(host: Page) -> None:
@@ -219,7 +269,7 @@ def find_the_order(host: Page, program: Program, order: str) -> None:
     expect(host.get_by_test_id("timeline")).to_contain_text("Sales")
     read(host)
     host.get_by_test_id("do-cancel").click()
-    expect(host.get_by_test_id("refund-preview")).to_have_attribute("data-amount", "8400")
+    expect(host.get_by_test_id("refund-preview")).to_have_attribute("data-amount", "7560")
     read(host)
     host.get_by_test_id("give-back-close").click()
 

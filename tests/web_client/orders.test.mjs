@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import test from "node:test";
 import { Once } from "../../web_client/once.js";
 import { addressLines, countryName } from "../../web_client/countries.js";
-import { happenings, minorUnits, pickable, picksOf, progress, quoted, spoken, unitsByLine, worth } from "../../web_client/order-words.js";
+import { happenings, minorUnits, pickable, picksOf, progress, quoteOf, quoted, reduction, spoken, unitsByLine, worth } from "../../web_client/order-words.js";
 import { Purchases } from "../../web_client/purchases.js";
 import { Observable } from "../../web_client/observable.js";
 
@@ -124,6 +124,24 @@ test("what a reservation will come to is what the server charges: half up, never
   assert.deepEqual(quoted(99, { percent_bp: 250 }, 0), { off: 2, total: 97 });
   assert.deepEqual(quoted(500, { percent_bp: null, amount: 700 }, 490), { off: 500, total: 490 });
   assert.deepEqual(quoted(500, null, 0), { off: 0, total: 500 });
+});
+
+test("what stands is shown as it stands, and what goes beyond the sale's discount is the coupon's", () => {
+  const terms = { discount: { percent_bp: 1250 }, shipping: 490 };
+  assert.deepEqual(quoteOf(9600, null, null), { total: 9600, sale: 0, coupon: 0, shipping: null });
+  assert.deepEqual(quoteOf(9600, terms, null), { total: 8890, sale: 1200, coupon: 0, shipping: 490 });
+  const paid = { total: 8050, discount: 2040, shipping: 490 };
+  assert.deepEqual(quoteOf(9600, terms, paid), { total: 8050, sale: 1200, coupon: 840, shipping: 490 });
+  assert.deepEqual(quoteOf(9600, null, paid), { total: 8050, sale: 2040, coupon: 0, shipping: 490 });
+});
+
+test("a host takes off a percentage up to the whole or an amount, never nothing", () => {
+  assert.deepEqual(reduction("percent", "12.5", 0), { percent_bp: 1250 });
+  assert.deepEqual(reduction("percent", "100", 2), { percent_bp: 10_000 });
+  assert.equal(reduction("percent", "100.01", 2), null);
+  assert.deepEqual(reduction("amount", "200", 2), { amount: 20_000 });
+  assert.equal(reduction("amount", "0", 2), null);
+  assert.equal(reduction("amount", "1.5", 0), null);
 });
 
 test("what was sold is not said to be below nothing", () => {

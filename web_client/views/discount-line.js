@@ -2,8 +2,8 @@
 
 import { html, useEffect, useState } from "../vendor/preact-htm/standalone.module.js";
 import * as desk from "../api-desk.js";
-import { currencyDigits, formatMoney } from "../money.js";
-import { minorUnits } from "../order-words.js";
+import { currencyDigits, formatReduction } from "../money.js";
+import { reduction } from "../order-words.js";
 import { Dialog } from "./dialog.js";
 import { useOnce } from "./order-dialogs.js";
 import { useSpeech } from "./speech.js";
@@ -29,12 +29,11 @@ export function DiscountLine({ token, drop, editable }) {
   const submit = (/** @type {any} */ event) => {
     event.preventDefault();
     const data = new FormData(event.target);
-    const value = minorUnits(String(data.get("value")), kind === "percent" ? 2 : currencyDigits(currency, language));
-    setWrong(value === null || (kind === "percent" && value > 10_000));
-    if (value === null || (kind === "percent" && value > 10_000)) return;
-    void put({ title: String(data.get("title")).trim(), ...(kind === "percent" ? { percent_bp: value } : { amount: value }) });
+    const rule = reduction(kind, String(data.get("value")), currencyDigits(currency, language));
+    setWrong(!rule);
+    if (rule) void put({ title: String(data.get("title")).trim(), ...rule });
   };
-  const words = discount && `${discount.title}: −${discount.percent_bp ? `${discount.percent_bp / 100} %` : formatMoney({ amount: discount.amount, currency }, language)}`;
+  const words = discount && `${discount.title}: ${formatReduction(discount, currency, language)}`;
   if (!discount && !editable) return null;
   return html`<div class="drop-discount">
     ${words && html`<span data-testid="drop-discount">${words}</span>`}

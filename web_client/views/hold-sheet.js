@@ -6,13 +6,15 @@
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm/standalone.module.js";
 import * as api from "../api.js";
 import * as desk from "../api-desk.js";
+import { codeOf, refusedBecause } from "../coupons.js";
 import { formatClaim, formatMoney, times } from "../money.js";
-import { quoted } from "../order-words.js";
+import { quoteOf } from "../order-words.js";
 import { newRid } from "../protocol.js";
 import { Refusal } from "../refusal.js";
 import * as storage from "../storage.js";
 import { AddressForm } from "./address-form.js";
 import { holdWords } from "./buy-sheet.js";
+import { CouponField } from "./coupon-field.js";
 import { Dialog } from "./dialog.js";
 import { Icon } from "./icon.js";
 import { Ring } from "./ring.js";
@@ -31,6 +33,7 @@ export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onOr
   const { t, language, say } = useSpeech();
   const [busy, setBusy] = useState(/** @type {"" | "paying" | "cancelling"} */ (""));
   const [refusal, setRefusal] = useState(/** @type {Refusal | null} */ (null));
+  const [coupon, setCoupon] = useState("");
   const now = () => viewer.now();
   const first = useRef(now());
   const total = holdS ? holdS * 1000 : Math.max(1000, hold.until_ms - first.current);
@@ -45,9 +48,13 @@ export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onOr
   const pay = async (/** @type {any} */ delivery) => {
     setBusy("paying");
     setRefusal(null);
-    const key = storage.paymentKey(hold.rid, JSON.stringify(delivery), () => newRid(Date.now()));
+    const code = codeOf(coupon);
+    const body = code ? { ...delivery, coupon: code } : delivery;
+    const key = storage.paymentKey(hold.rid, JSON.stringify(body), () => newRid(Date.now()));
     try {
-      const page = await api.pay(viewer.token ?? "", hold.rid, delivery, key);
+      const page = await api.pay(viewer.token ?? "", hold.rid, body, key);
+      const before = storage.promised(hold.rid)?.coupon ?? "";
+      storage.keepPromised(hold.rid, { total: page.total, shipping: page.shipping, coupon: code || before });
       const address = new URL(page.url, location.href);
       if (!["http:", "https:"].includes(address.protocol)) throw new Refusal("unknown");
       location.assign(address.href);
@@ -69,6 +76,7 @@ export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onOr
     setBusy("");
   };
   const state = paid ? "sold" : hold.state;
+  const wrongCode = refusedBecause(refusal);
   const claim = formatClaim(hold.receipt, language);
   const [unpaid, setUnpaid] = useState(false);
   const confirming = state === "paying" && returned === "done" && !declined && !unpaid;
@@ -96,11 +104,11 @@ export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onOr
             ${t("hold.see_order", { id: shortId(order.id) })}
           </button>`}
         </div>`}
-        <${Lines} lines=${hold.lines} total=${price.total} discount=${price.discount} shipping=${price.shipping} />
+        <${Lines} lines=${hold.lines} ...${price} />
         ${["held", "paying"].includes(state) && html`<${LapseRule} lapses=${hold.lapses ?? 0} />`}
         ${claim && html`<p class="hint" data-testid="receipt">${t("hold.receipt", { claim })}</p>`}
         <p class="hidden-text" aria-live="assertive">${announced(t, state, holdS)}</p>
-        ${refusal && html`<p class="trouble" role="alert" data-testid="hold-trouble">${say(refusal)}</p>`}
+        ${refusal && !wrongCode && html`<p class="trouble" role="alert" data-testid="hold-trouble">${say(refusal)}</p>`}
         ${confirming &&
         html`<button type="button" class="quiet" data-testid="not-paid" onClick=${() => setUnpaid(true)}>
           ${t("hold.not_paid")}
@@ -117,7 +125,9 @@ export function HoldSheet({ hold, order, returned, declined, holdS, viewer, onOr
               : t(state === "held" ? "hold.pay" : "hold.pay_again", {
                   price: formatMoney(price.total, language),
                 })}
-          />
+          >
+            ${(state === "held" || coupon) && html`<${CouponField} value=${coupon} reason=${wrongCode} onInput=${setCoupon} />`}
+          <//>
           <button type="button" class="quiet" disabled=${busy !== ""} data-testid="hold-cancel" onClick=${cancel}>
             ${t(busy === "cancelling" ? "hold.cancelling" : "hold.cancel")}
           </button>
@@ -175,13 +185,13 @@ function LapseRule({ lapses }) {
 }
 
 /**
- * What a hold comes to: as its order says once there is one, before that by the sale's discount and
- * the shop's shipping, so that the provider's page surprises nobody.
+ * What a hold comes to, so that the provider's page surprises nobody.
  * @param {any} hold
  * @param {any} order
- * @returns {{total: any, discount: {title: string, money: any} | null, shipping: any}} `shipping` undefined: not known yet
+ * @returns {Price}
  */
 function useQuote(hold, order) {
+  const { t } = useSpeech();
   const [terms, setTerms] = useState(/** @type {{discount: any, shipping: any} | null} */ (null));
   useEffect(() => {
     Promise.all([desk.discount(hold.drop), api.shop(null)]).then(
@@ -190,17 +200,38 @@ function useQuote(hold, order) {
     );
   }, [hold.drop]);
   const { currency, amount } = hold.total;
-  const title = terms?.discount?.title ?? "";
-  const line = (/** @type {number} */ off) => (off > 0 ? { title, money: { amount: -off, currency } } : null);
-  if (order) return { total: order.total, discount: line(order.discount.amount), shipping: order.shipping };
-  if (!terms) return { total: hold.total, discount: null, shipping: undefined };
-  const { off, total } = quoted(amount, terms.discount, terms.shipping);
-  return { total: { amount: total, currency }, discount: line(off), shipping: { amount: terms.shipping, currency } };
+  const page = storage.promised(hold.rid);
+  const stands = order ?? page;
+  const fixed = stands && {
+    total: stands.total.amount,
+    discount: amount + stands.shipping.amount - stands.total.amount,
+    shipping: stands.shipping.amount,
+  };
+  const { total, sale, coupon, shipping } = quoteOf(amount, terms, fixed);
+  const money = (/** @type {number} */ minor) => ({ amount: minor, currency });
+  const line = (/** @type {string} */ title, /** @type {number} */ off) => (off > 0 ? { title, money: money(-off) } : null);
+  return {
+    total: money(total),
+    discount: line(terms?.discount?.title ?? t("step.discount"), sale),
+    coupon: line(page?.coupon ? t("coupon.line", { code: page.coupon }) : t("step.discount"), coupon),
+    shipping: shipping === null ? undefined : money(shipping),
+  };
 }
 
-/** @param {{lines: any[], total: any, discount: {title: string, money: any} | null, shipping?: any}} props */
-export function Lines({ lines, total, discount, shipping }) {
+/**
+ * `shipping` undefined: not known yet.
+ * @typedef {{total: any, discount: Off | null, coupon: Off | null, shipping: any}} Price
+ * @typedef {{title: string, money: any}} Off
+ */
+
+/** @param {Price & {lines: any[]}} props */
+export function Lines({ lines, total, discount, coupon, shipping }) {
   const { t, language } = useSpeech();
+  const small = (/** @type {string} */ title, /** @type {any} */ money, /** @type {string | undefined} */ testid = undefined) =>
+    html`<li class="line-small" data-testid=${testid}>
+      <span>${title}</span>
+      <span>${formatMoney(money, language)}</span>
+    </li>`;
   return html`
     <ul class="lines" data-testid="lines">
       ${lines.map(
@@ -209,16 +240,9 @@ export function Lines({ lines, total, discount, shipping }) {
           <span>${formatMoney(times(line.price, line.quantity), language)}</span>
         </li>`,
       )}
-      ${discount &&
-      html`<li class="line-small" data-testid="line-discount">
-        <span>${discount.title || t("step.discount")}</span>
-        <span>${formatMoney(discount.money, language)}</span>
-      </li>`}
-      ${shipping?.amount > 0 &&
-      html`<li class="line-small">
-        <span>${t("order.shipping")}</span>
-        <span>${formatMoney(shipping, language)}</span>
-      </li>`}
+      ${discount && small(discount.title, discount.money, "line-discount")}
+      ${coupon && small(coupon.title, coupon.money, "line-coupon")}
+      ${shipping?.amount > 0 && small(t("order.shipping"), shipping)}
       <li class="line-total">
         <span>${t("order.total")}${!shipping && html` <small>${t("order.plus_shipping")}</small>`}</span>
         <span data-testid="lines-total">${formatMoney(total, language)}</span>

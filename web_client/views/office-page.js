@@ -1,9 +1,10 @@
-/** The shop's own work: what buyers asked for, what runs out, terms, and the provider's books. */
+/** The shop's own work: what buyers asked for, what runs out, terms, coupons, and the provider's books. */
 
 import { html, useEffect, useState } from "../vendor/preact-htm/standalone.module.js";
 import * as desk from "../api-desk.js";
 import { formatDate, formatMoment, formatMoney } from "../money.js";
 import { spoken } from "../order-words.js";
+import { Coupons } from "./coupons-panel.js";
 import { useOnce } from "./order-dialogs.js";
 import { shortId } from "./hold-sheet.js";
 import { useSpeech } from "./speech.js";
@@ -24,6 +25,7 @@ export function OfficePage({ who, onOpen }) {
     <div class="stack">
       <${LowStock} token=${who.token} version=${saves} />
       <${Terms} token=${who.token} onSaved=${() => setSaves(saves + 1)} />
+      <${Coupons} token=${who.token} />
     </div>
   </div>`;
 }

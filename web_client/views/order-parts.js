@@ -27,7 +27,7 @@ export function Sums({ file }) {
     <div><dt>${t("order.goods")}</dt><dd>${money(order.subtotal.amount)}</dd></div>
     ${steps
       .filter((/** @type {any} */ step) => !step.included)
-      .map((/** @type {any} */ step) => html`<div key=${step.kind} data-testid="sum-step"><dt>${title(step)}</dt><dd>${money(step.amount)}</dd></div>`)}
+      .map((/** @type {any} */ step, /** @type {number} */ at) => html`<div key=${at} data-testid="sum-step"><dt>${title(step)}</dt><dd>${money(step.amount)}</dd></div>`)}
     <div class="sums-total"><dt>${t("order.total")}</dt><dd data-testid="sum-total">${money(order.total.amount)}</dd></div>
     ${steps
       .filter((/** @type {any} */ step) => step.included)
