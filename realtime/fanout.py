@@ -32,7 +32,7 @@ from realtime.lanes import Mark
 from realtime.socket import LOSSES, Socket
 
 SLICE_S: Final = 0.0045
-"""The first turn of the loop after it costs 50 us, for all of Python is cold by then: 1.3 %."""
+"""The first turn of the loop after it costs 50 us, for all of Python is cold by then: 1.1 %."""
 REST: Final = 2.0
 """Slices of time that belong to presses after each slice, while there are any."""
 CHUNK: Final = 32

@@ -14,6 +14,7 @@ from realtime.crowd import (
     CROWD_MAX,
     CrowdSelector,
     crowd_waits,
+    loop_idle,
     new_loop,
 )
 
@@ -218,3 +219,23 @@ def test_a_descriptor_that_changes_while_it_is_put_aside_keeps_its_key():
         selector.unregister(left.fileno())
         assert not selector.select(0)
     selector.close()
+
+
+def test_a_turn_of_the_loop_says_whether_it_has_more_to_do():
+    async def look() -> tuple[bool, bool]:
+        loop = asyncio.get_running_loop()
+        seen: list[bool] = []
+        done = loop.create_future()
+
+        def timer() -> None:
+            seen.append(loop_idle())
+            loop.call_soon(done.set_result, None)
+            seen.append(loop_idle())
+
+        loop.call_later(0.01, timer)
+        await done
+        return seen[0], seen[1]
+
+    with asyncio.Runner(loop_factory=new_loop, debug=True) as runner:
+        assert runner.run(look()) == (True, False)
+    assert asyncio.run(look()) == (False, False), "a loop that cannot say has always more to do"
