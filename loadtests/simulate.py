@@ -14,6 +14,7 @@ workers plays the same ones.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import selectors
@@ -23,7 +24,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -129,18 +130,29 @@ def _play(options_: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _until_stopped(seeds: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _until_stopped(seeds: Generator[dict[str, Any], None, None]) -> Iterator[dict[str, Any]]:
     """The same; SIGTERM and Ctrl-C end it early, and what was played until then counts."""
+    stopped = waiting = False
 
     def stop(*_signal: object) -> None:
-        raise _Stopped
+        nonlocal stopped
+        stopped = True
+        if waiting:  # else whoever counts the last seed is busy, and looks afterwards
+            raise _Stopped
 
     if threading.current_thread() is not threading.main_thread():
         yield from seeds
         return
     before = {kind: signal.signal(kind, stop) for kind in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield from seeds
+        with contextlib.closing(seeds):
+            while not stopped:
+                waiting = True
+                seed = next(seeds, None)
+                waiting = False
+                if seed is None:
+                    return
+                yield seed
     except _Stopped:
         return
     except ServerFailed as error:  # what was played counts; too few seeds make it a failure
@@ -199,7 +211,7 @@ def _hunt_one(options_: argparse.Namespace, name: str) -> dict[str, Any]:
 
 def _seeds(
     options_: argparse.Namespace, workers: int, count: int, *more: str
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """What each seed showed, as the workers report it. Raises `ServerFailed`."""
     if options_.trace:
         more += ("--trace",)

@@ -1,5 +1,6 @@
 """A start waits for engines that restart, says so once, and not for ever."""
 
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from live.migrate_sql import migrate, revisions
 from live.patience import EngineAway, meet_database, meet_valkey
 from live.terminal import run
 from realtime.cluster_redis import scheme_found
+from tests.waiting import until
 
+AIOSQLITE = "_connection_worker_thread"
 NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
@@ -29,6 +32,16 @@ class Pauses:
             self._happens()
 
 
+async def closed(database: Database) -> None:
+    """With the threads of connections that failed: aiosqlite ends them behind our back."""
+    await database.close()
+
+    async def ended() -> bool:
+        return not any(AIOSQLITE in thread.name for thread in threading.enumerate())
+
+    await until(ended)
+
+
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [one.getMessage() for one in caplog.records if one.name != "asyncio"]
 
@@ -42,7 +55,7 @@ async def test_a_database_that_comes_back_is_met_and_told_of_once(
     try:
         met = await meet_database(database, partial(migrate, database), pause=pauses)
     finally:
-        await database.close()
+        await closed(database)
     assert met == revisions()[-1]
     assert pauses.count == 3
     assert said(caplog) == ["the database does not answer yet; waiting up to 20 s for it"]
@@ -74,7 +87,7 @@ async def test_one_that_stays_away_ends_the_start_with_a_sentence(
         with pytest.raises(EngineAway, match=r"did not answer within 0\.05 s"):
             await meet_database(database, partial(migrate, database), wait_s=0.05)
     finally:
-        await database.close()
+        await closed(database)
     assert len(said(caplog)) == 1
 
 

@@ -312,6 +312,7 @@ async def test_a_broker_outage_leaves_the_rest_working_is_visible_and_heals(
     async with Host(node.url, show, HOST) as host, Shopper(node.url, show, token("g_a")) as ada:
         drop = await open_drop(host)
         before = await ada.comment("before")
+        await ada.wait_for(lambda: before in dict(ada.room.comments), what="her own comment")
         if how == "stopped":
             valkey.signal(signal.SIGSTOP)
         else:
