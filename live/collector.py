@@ -26,7 +26,7 @@ SWITCH_S: Final = 0.0001
 """How long a thread waits for the interpreter before the one that has it is asked to let go.
 
 Python's own 5 ms are paid at each of the 40 or so times that a batch of winners comes back from
-SQLite while a crowd keeps the loop busy: 200 ms, and 20 with this.
+SQLite while a crowd keeps the loop busy: 200 ms, and 4 with this.
 """
 
 

@@ -45,7 +45,7 @@ STRIDE: Final = 0.618034
 """Share of the members by which the start moves: the golden ratio visits all places evenly."""
 
 
-class Crowd:
+class Pack:
     """Sockets packed for the hot loop. Neither they nor the list may be changed afterwards."""
 
     __slots__ = ("_losses", "sends", "sockets")
@@ -67,7 +67,7 @@ class _Job:
     frame: bytes
     before: Mark
     """Where a member is that does not get this frame."""
-    crowd: Crowd
+    pack: Pack
     at: int
     end: int
 
@@ -182,16 +182,16 @@ class FanOut:
         """Whether another frame has to wait for the end."""
         return len(self._jobs) >= JOBS_MAX
 
-    def start(self, frame: bytes, before: Mark, crowd: Crowd) -> None:
+    def start(self, frame: bytes, before: Mark, pack: Pack) -> None:
         """Send to all. Only when not busy."""
-        size = len(crowd.sockets)
+        size = len(pack.sockets)
         if not size:
             return
         self._start = (self._start + STRIDE) % 1.0
         first = int(self._start * size)
-        self._jobs.append(_Job(frame, before, crowd, first, size))
+        self._jobs.append(_Job(frame, before, pack, first, size))
         if first:
-            self._jobs.append(_Job(frame, before, crowd, 0, first))
+            self._jobs.append(_Job(frame, before, pack, 0, first))
         self._begun = False
         if not self.queued:
             self._turns.begin(self)
@@ -201,10 +201,10 @@ class FanOut:
         waiting: set[Socket] = set()
         for job in self._jobs:
             job.frame += frame
-            waiting.update(job.crowd.sockets[job.at : job.end])
+            waiting.update(job.pack.sockets[job.at : job.end])
         rest = [socket for socket in current if socket not in waiting]
         if rest:
-            self._jobs.append(_Job(frame, before, Crowd(rest), 0, len(rest)))
+            self._jobs.append(_Job(frame, before, Pack(rest), 0, len(rest)))
 
     def stop(self) -> None:
         """Drop what is under way (the room ends)."""
@@ -233,14 +233,14 @@ class FanOut:
         written = 0
         while jobs:
             job = jobs[0]
-            crowd = job.crowd
+            pack = job.pack
             taken = 0
             late = False
             while job.at < job.end:
                 end = min(job.at + CHUNK, job.end)
-                sends = crowd.sends[job.at : end]
-                if crowd.stale:
-                    sends = [socket.direct for socket in crowd.sockets[job.at : end]]
+                sends = pack.sends[job.at : end]
+                if pack.stale:
+                    sends = [socket.direct for socket in pack.sockets[job.at : end]]
                 taken += len(sends) - self._serve(sends, job)
                 job.at = end
                 if loop.time() >= deadline:
@@ -263,7 +263,7 @@ class FanOut:
 
         Nothing in between can change another socket: no callback runs.
         """
-        frame, sockets = job.frame, job.crowd.sockets
+        frame, sockets = job.frame, job.pack.sockets
         size = len(frame)
         missed = 0
         for at, send in enumerate(sends, job.at):

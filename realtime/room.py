@@ -23,7 +23,7 @@ from realtime.audience import NEWCOMERS_MAX, Share
 from realtime.broker import LOG_ENTRIES_MAX, Batch, Broker, DirectEntry, RoomImage
 from realtime.counters import Counters
 from realtime.errors import BrokerUnavailable
-from realtime.fanout import Crowd, FanOut, Turns
+from realtime.fanout import FanOut, Pack, Turns
 from realtime.lanes import RECOVERY_COMMENTS_MAX, Lanes, Mark
 from realtime.pace import SAMPLING, TICK_MIN_MS, NodePace, Pace
 from realtime.socket import Socket, SocketListener
@@ -92,7 +92,7 @@ class Room:
         self._current: dict[Socket, Member] = {}
         self._lagging: dict[Socket, Mark] = {}
         self._entering: dict[Socket, Member] = {}
-        self._crowd: Crowd | None = None
+        self._pack: Pack | None = None
         self._viewers: dict[str, Member | tuple[Member, ...]] = {}
         """By the id that the member holds anyway: an address of its own is 130 bytes a viewer."""
         self._tagged: dict[str, tuple[Member, ...]] = {}
@@ -226,7 +226,7 @@ class Room:
         self._entering.pop(socket, None)
         self._lagging.pop(socket, None)
         if self._current.pop(socket, None) is not None:
-            self._crowd = None
+            self._pack = None
         if member.viewer is not None:
             self._forget(member, member.viewer)
         for tag in member.tags:
@@ -259,12 +259,12 @@ class Room:
 
     def _make_current(self, member: Member) -> None:
         self._current[member.socket] = member
-        self._crowd = None
+        self._pack = None
 
     def _missed(self, socket: Socket, before: Mark) -> None:
         """The fan-out could not serve it; where it stands is where it was before that frame."""
         if self._current.pop(socket, None) is not None:
-            self._crowd = None
+            self._pack = None
             self._lagging[socket] = before
             self._counters.skipped += 1
 
@@ -297,9 +297,9 @@ class Room:
         if self._fanout.busy:
             self._fanout.join(frame, before, self._current)
         else:
-            if self._crowd is None or self._crowd.stale:
-                self._crowd = Crowd(list(self._current))
-            self._fanout.start(frame, before, self._crowd)
+            if self._pack is None or self._pack.stale:
+                self._pack = Pack(list(self._current))
+            self._fanout.start(frame, before, self._pack)
 
     def _between(self) -> None:
         """Between two slices, and after the last."""

@@ -144,7 +144,7 @@ def pytest_steps(quick: bool) -> list[Step]:
     return [
         Step(
             f"pytest {name}",
-            tool("pytest", *where, *chosen, "-o", f"cache_dir=.pytest_cache/{name}"),
+            tool("pytest", *where, *chosen, "-o", f"cache_dir={CACHE}/{name}"),
         )
         for name, where in (*((folder, [f"tests/{folder}"]) for folder in folders), ("rest", rest))
     ]

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from realtime import fanout
 from realtime.counters import Counters
-from realtime.fanout import Crowd, FanOut, Turns
+from realtime.fanout import FanOut, Pack, Turns
 from realtime.lanes import Mark
 from realtime.socket import LOSSES
 from tests.realtime.kit import until
@@ -56,7 +56,7 @@ async def test_a_large_fan_out_lets_the_loop_breathe(monkeypatch):
     monkeypatch.setattr(fanout, "SLICE_S", 0.0)
     sockets = crowd(1000)
     out = FanOut(lambda socket, mark: None, lambda: None, Counters())
-    out.start(b"one", MARK, Crowd(sockets))
+    out.start(b"one", MARK, Pack(sockets))
     assert out.busy
     assert len(Slow.served) == fanout.CHUNK
     turns = 0
@@ -88,7 +88,7 @@ async def test_what_falls_due_during_a_slice_waits_for_that_slice_alone(monkeypa
     await asyncio.sleep(0)
     first = int(fanout.STRIDE * 1000)
     sockets[first + 2 * fanout.CHUNK + 3] = Due()
-    out.start(b"x", MARK, Crowd(sockets))
+    out.start(b"x", MARK, Pack(sockets))
     await until(lambda: not out.busy)
     await waiting
     assert seen == [3 * fanout.CHUNK], "not the end of its own slice, the third"
@@ -98,12 +98,12 @@ async def test_who_begins_after_a_slice_was_used_up_waits_for_the_others(monkeyp
     monkeypatch.setattr(fanout, "SLICE_S", 0.05)
     turns = Turns()
     outs = [FanOut(lambda socket, mark: None, lambda: None, Counters(), turns) for _ in range(3)]
-    outs[0].start(b"x", MARK, Crowd(crowd(10)))
+    outs[0].start(b"x", MARK, Pack(crowd(10)))
     assert not outs[0].busy, "served at once"
     monkeypatch.setattr(turns, "_left_s", -1.0)
     monkeypatch.setattr(turns, "_fresh_s", asyncio.get_running_loop().time() + 60)
     for out in outs[1:]:
-        out.start(b"x", MARK, Crowd(crowd(10)))
+        out.start(b"x", MARK, Pack(crowd(10)))
         assert out.busy
     await until(lambda: not any(out.busy for out in outs))
 
@@ -125,7 +125,7 @@ async def test_while_the_crowd_waits_it_has_most_of_the_loop(
                 pass
             return super().write(frame)
 
-    out.start(b"one", MARK, Crowd([Lazy() for _ in range(4 * fanout.CHUNK)]))  # a chunk is a slice
+    out.start(b"one", MARK, Pack([Lazy() for _ in range(4 * fanout.CHUNK)]))  # a chunk is a slice
     await until(lambda: len(slices) >= 2)
     begun = list(slices[:2])
     assert begun[1] - begun[0] >= 0.002 * fanout.REST
@@ -139,7 +139,7 @@ async def test_an_urgent_frame_joins_the_unserved_and_follows_for_the_rest(monke
     late = Slow()
     missed: list[tuple[Any, Mark]] = []
     out = FanOut(lambda socket, mark: missed.append((socket, mark)), lambda: None, Counters())
-    out.start(b"one", MARK, Crowd(sockets))
+    out.start(b"one", MARK, Pack(sockets))
     served = set(Slow.served)
     early, unserved = sockets[5] in served, next(s for s in sockets if s not in served)
     deaf = next(iter(served))
@@ -157,7 +157,7 @@ async def test_an_urgent_frame_joins_the_unserved_and_follows_for_the_rest(monke
 async def test_a_direct_that_is_lost_meanwhile_is_not_used_any_more(monkeypatch):
     monkeypatch.setattr(fanout, "SLICE_S", 0.0)
     sockets: list[Any] = [Quick() for _ in range(4 * fanout.CHUNK)]
-    packed = Crowd(sockets)
+    packed = Pack(sockets)
     out = FanOut(lambda socket, mark: None, lambda: None, Counters())
     out.start(b"one", MARK, packed)
     congested = next(socket for socket in sockets if not socket.sent)
@@ -166,7 +166,7 @@ async def test_a_direct_that_is_lost_meanwhile_is_not_used_any_more(monkeypatch)
     await until(lambda: not out.busy)
     assert (congested.sent, congested.got) == ([], [b"one"])
     assert all(socket.sent == [b"one"] for socket in sockets if socket is not congested)
-    assert not Crowd(sockets).stale
+    assert not Pack(sockets).stale
 
 
 async def test_nobody_is_always_last():
@@ -175,7 +175,7 @@ async def test_nobody_is_always_last():
     firsts, lasts = [], []
     for _ in range(50):
         Slow.served = []
-        out.start(b"x", MARK, Crowd(sockets))
+        out.start(b"x", MARK, Pack(sockets))
         await until(lambda: not out.busy)
         firsts.append(sockets.index(Slow.served[0]))
         lasts.append(sockets.index(Slow.served[-1]))
@@ -188,10 +188,10 @@ async def test_nobody_is_always_last():
 async def test_the_end_of_a_fan_out_is_told_once_also_without_members():
     told = []
     out = FanOut(lambda socket, mark: None, lambda: told.append(1), Counters())
-    out.start(b"x", MARK, Crowd(crowd(3)))
+    out.start(b"x", MARK, Pack(crowd(3)))
     await until(lambda: not out.busy)
     assert told == [1]
-    out.start(b"x", MARK, Crowd([]))
+    out.start(b"x", MARK, Pack([]))
     assert not out.busy
 
 
@@ -202,7 +202,7 @@ async def test_the_rooms_of_a_node_share_one_slice_in_a_turn_of_the_loop(monkeyp
     outs = [FanOut(lambda socket, mark: None, lambda: None, Counters(), turns) for _ in rooms]
     Slow.served = []
     for out, sockets in zip(outs, rooms, strict=True):
-        out.start(b"x", MARK, Crowd(sockets))
+        out.start(b"x", MARK, Pack(sockets))
     assert len(Slow.served) == fanout.CHUNK, "the first had the whole slice"
     most = 0
     while any(out.busy for out in outs):
@@ -217,7 +217,7 @@ async def test_the_rooms_of_a_node_share_one_slice_in_a_turn_of_the_loop(monkeyp
 
 async def test_what_a_fan_out_cost_is_told_once():
     out = FanOut(lambda socket, mark: None, lambda: None, Counters())
-    out.start(b"x", MARK, Crowd(crowd(100)))
+    out.start(b"x", MARK, Pack(crowd(100)))
     spent_s, served = out.cost()
     assert served == 100
     assert spent_s > 0
@@ -230,7 +230,7 @@ async def test_a_stopped_fan_out_leaves_the_turns_to_the_others(monkeypatch):
     outs = [FanOut(lambda socket, mark: None, lambda: None, Counters(), turns) for _ in range(2)]
     crowds = [crowd(200), crowd(200)]
     for out, sockets in zip(outs, crowds, strict=True):
-        out.start(b"x", MARK, Crowd(sockets))
+        out.start(b"x", MARK, Pack(sockets))
     outs[0].stop()
     await until(lambda: not outs[1].busy)
     assert all(socket.got == [b"x"] for socket in crowds[1])
