@@ -78,12 +78,35 @@ class Step:
     counted: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A statement that needs no answer of another, and whose rows are wanted."""
+
+    statement: TextClause
+    given: Mapping[str, str]
+
+
 @runtime_checkable
 class Together(Protocol):
     """A connection that can be handed several statements at once (see `apart_sql`)."""
 
+    async def ask_together(self, questions: Sequence[Question]) -> list[list[Sequence[Any]]]:
+        """The rows of each, as the driver has them. What one raises ends them all."""
+
     async def run_together(self, steps: Sequence[Step]) -> list[int]:
         """Rows that each has changed. What one raises ends them all."""
+
+
+async def ask_all(
+    conn: AsyncConnection, questions: Sequence[Question]
+) -> list[list[Sequence[Any]]]:
+    """The rows of each question, columns in their order; numbers and texts only.
+
+    A Boolean is whatever the engine says for one.
+    """
+    if isinstance(conn, Together):
+        return await conn.ask_together(questions)
+    return [list((await conn.execute(one.statement, one.given)).all()) for one in questions]
 
 
 async def run_steps(conn: AsyncConnection, steps: Sequence[Step]) -> list[int]:
@@ -182,3 +205,10 @@ def in_texts(conn: AsyncConnection, column: str, name: str) -> str:
     if conn.dialect.name == "postgresql":
         return f"{column} IN (SELECT jsonb_array_elements_text(CAST(:{name} AS jsonb)))"
     return f"{column} IN (SELECT value FROM json_each(:{name}))"
+
+
+def rows_of_texts(conn: AsyncConnection, name: str) -> str:
+    """A source of rows for a FROM: the texts in parameter `name`, in the column `value`."""
+    if conn.dialect.name == "postgresql":
+        return f"(SELECT jsonb_array_elements_text(CAST(:{name} AS jsonb)) AS value)"
+    return f"json_each(:{name})"

@@ -48,6 +48,13 @@ _POSTGRES_ARGS: Final = {
     "connect_timeout": CONNECT_WAIT_S,
     "options": f"-c statement_timeout={STATEMENT_MAX_MS} -c lock_timeout={LOCK_WAIT_MS}",
 }
+_BY_KEY: Final = "-c enable_seqscan=off"
+"""For the connection that writes winners, all of whose statements go by a key.
+
+A plan is kept once it has run five times, those of the foreign keys' own checks too. Made while a
+shop was small, it reads whole tables for ever after: the lines of 40 winners took 24 ms at 12,000
+reservations, and 0.5 with this.
+"""
 READ_OPTION = "vitrine_read"
 _PRAGMAS = (
     f"busy_timeout={LOCK_WAIT_MS}",
@@ -131,9 +138,8 @@ class Database:
         if self.dialect == "sqlite":
             plain = url.set(drivername="sqlite+pysqlite")
             return _listen(create_engine(plain, pool_size=connections, max_overflow=0))
-        return create_engine(
-            url, pool_size=connections, max_overflow=0, connect_args=_POSTGRES_ARGS
-        )
+        by_key = {**_POSTGRES_ARGS, "options": f"{_POSTGRES_ARGS['options']} {_BY_KEY}"}
+        return create_engine(url, pool_size=connections, max_overflow=0, connect_args=by_key)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

@@ -4,6 +4,7 @@ Responsible for the limits of a press, for summing its lines (a SKU named twice 
 sum, before anything is checked) and for its fingerprint. Pure.
 """
 
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
@@ -45,7 +46,7 @@ def normal(press: Press) -> Press:
     lines = tuple(Line(sku, quantity) for sku, quantity in sorted(sums.items()))
     if lines == press.lines:
         return press
-    return Press(press.rid, press.viewer, press.drop, lines, press.retry, press.total)
+    return replace(press, lines=lines)
 
 
 def fingerprint(press: Press) -> str:

@@ -33,7 +33,7 @@ from commerce.crash_points import CrashHook, nothing
 from commerce.database_sql import Database
 from commerce.errors import HoldEnded, Unavailable, UnknownHold
 from commerce.gate import Fenced, Image, Orphan
-from commerce.grounds_sql import read_grounds
+from commerce.grounds_sql import Grounds, read_grounds
 from commerce.hold_rule import DEFAULT_RULE, HoldRule
 from commerce.keep import Keep, keep_answer
 from commerce.outbox_sql import SqlOutbox
@@ -114,7 +114,7 @@ class SqlRecord:
             ]
             skus = {line.sku for winner in winners for line in winner.press.lines}
             waited_for = await waiting_sql.waited_for(conn, skus, now)
-            grounds = await read_grounds(conn, {winner.press.drop for winner in winners})
+            grounds = await _grounds(conn, winners)
             outcomes = await winners_sql.write(
                 conn, epoch, numbered, grounds, now, rule=self._rule, waited_for=waited_for
             )
@@ -286,10 +286,15 @@ class SqlRecord:
 async def _write(
     conn: AsyncConnection, epoch: int, winners: Sequence[Winner], now: int
 ) -> dict[str, Outcome]:
-    grounds = await read_grounds(conn, {winner.press.drop for winner in winners})
+    grounds = await _grounds(conn, winners)
     if grounds.epoch != epoch:
         raise Fenced
     return await winners_sql.write(conn, epoch, winners, grounds, now)
+
+
+async def _grounds(conn: AsyncConnection, winners: Sequence[Winner]) -> Grounds:
+    drops = {winner.press.drop for winner in winners}
+    return await read_grounds(conn, drops, {winner.press.viewer for winner in winners})
 
 
 async def _levels(

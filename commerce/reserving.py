@@ -51,6 +51,11 @@ logger = logging.getLogger(__name__)
 
 GATE_BATCH: Final = 256
 GATE_WAIT_MS: Final = 2.0
+GATE_RUSH: Final = 4
+"""Presses in a call from which on the next call waits a little longer…"""
+GATE_RUSH_WAIT_MS: Final = 4.0
+"""…because fewer calls are what a node in a rush has more time by: at 3,000 winners a second on
+SQLite the p99 of their wait was 52 ms with 2 ms here and 34 ms with 4."""
 GATE_ENOUGH: Final = 64
 """So many are worth a second call while one is under way; a call alone costs this side 0.5 ms."""
 RECORD_BATCH: Final = 512
@@ -143,6 +148,8 @@ class Reserving:
             wait_ms=GATE_WAIT_MS,
             pause=pause,
             enough=GATE_ENOUGH,
+            rush=GATE_RUSH,
+            rush_wait_ms=GATE_RUSH_WAIT_MS,
         )
         self._record_queue = Batcher(
             self._write,

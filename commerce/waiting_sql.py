@@ -126,7 +126,8 @@ class SqlWaitlist:
     async def offer(self, epoch: int, offers: Sequence[Offer], now: int) -> dict[str, Outcome]:
         """See `WaitRecord.offer`."""
         async with self._database.begin() as conn:
-            grounds = await read_grounds(conn, {offer.drop for offer in offers})
+            drops = {offer.drop for offer in offers}
+            grounds = await read_grounds(conn, drops, {offer.viewer for offer in offers})
             if grounds.epoch != epoch:
                 raise Fenced
             rids = [offer.rid for offer in offers]

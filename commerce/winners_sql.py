@@ -13,10 +13,9 @@ by one, and only those that do not fit are refused.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Final
 
-from sqlalchemy import TextClause, select, text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.bulk_sql import Step, add_steps, in_texts, insert_steps, run_steps, texts
@@ -40,7 +39,7 @@ from commerce.hold_rule import Allowance, HoldRule
 from commerce.lapses_sql import lapses_of
 from commerce.money_schema_sql import hold_promise
 from commerce.record import Outcome, Winner
-from commerce.reservations_sql import OPEN_STATES, find_many
+from commerce.reservations_sql import find_many
 from commerce.schema_sql import (
     reservation,
     reservation_line,
@@ -62,7 +61,6 @@ _WITHIN_LIMIT: Final = (
     "WHERE viewer_use.units + excluded.units <= "
     'COALESCE((SELECT d.per_viewer FROM sale_drop d WHERE d.id = excluded."drop"), 1000000000)'
 )
-_OPEN: Final = ", ".join(f"'{state.value}'" for state in OPEN_STATES)
 _OVER_UNITS: Final = "t.units IS NOT NULL AND t.taken + x.taken > t.units"
 _SAVE: Final = Step(text("SAVEPOINT winners"), counted=False)
 _UNDO: Final = Step(text("ROLLBACK TO SAVEPOINT winners"), counted=False)
@@ -95,12 +93,11 @@ async def write(
     `rule` limits those whose holds lapse, and `waited_for` are the (drop, SKU) that are sold out
     for them because somebody waits.
     """
-    held = await _open_holds(conn, winners)
     viewers = {winner.press.viewer for winner in winners}
     lapses = await lapses_of(conn, viewers, now - rule.window_ms) if rule else {}
 
     def judge(known: Mapping[str, Outcome]) -> tuple[dict[str, Outcome], list[tuple[Winner, Hold]]]:
-        outcomes, open_holds = dict(known), Counter(held)
+        outcomes, open_holds = dict(known), Counter(grounds.open_holds)
         fitting: dict[str, tuple[Winner, Hold]] = {}
         for winner in winners:
             rid = winner.press.rid
@@ -152,21 +149,6 @@ async def _existing(conn: AsyncConnection, winners: Sequence[Winner]) -> dict[st
         rid: holds[rid] if wanted[rid] == fingerprint else RidConflict()
         for rid, fingerprint in known.items()
     }
-
-
-@cache
-def _holds_of(chosen: str) -> TextClause:
-    return text(
-        "SELECT viewer, count(*) AS holds FROM reservation "
-        f"WHERE {chosen} AND state IN ({_OPEN}) GROUP BY viewer"
-    )
-
-
-async def _open_holds(conn: AsyncConnection, winners: Sequence[Winner]) -> Counter[str]:
-    viewers = texts({winner.press.viewer for winner in winners})
-    wanted = _holds_of(in_texts(conn, "viewer", "viewers"))
-    rows = await conn.execute(wanted, {"viewers": viewers})
-    return Counter({row.viewer: row.holds for row in rows})
 
 
 def _judge(

@@ -43,6 +43,8 @@ VIEWERS: Final = "viewers"
 """The state that carries {now, peak, unique}."""
 PACE: Final = "pace"
 """The state that carries {step, tick_ms} of the slowest node."""
+RUSH: Final = 16
+"""Presses under way from which on what is not urgent gives way further (see `fanout`)."""
 DRAIN_PER_S: Final = 1_000
 """Viewers sent away in a second: what the nodes that stay can take in."""
 DRAIN_STEP_S: Final = 0.05
@@ -121,7 +123,9 @@ class Hub:
         self._pace = pace or NodePace()
         self.pressing = 0
         """Commands that were taken without a task and have no answer yet (presses of Buy)."""
-        self._turns = Turns(lambda: self.pressing > 0 or crowd_waits())
+        self._turns = Turns(
+            lambda: self.pressing > 0 or crowd_waits(), lambda: self.pressing >= RUSH
+        )
         self._wheel = Wheel(clock, beat_ms=beat_ms)
         self._rooms: dict[str, Room] = {}
         self._opening: dict[str, asyncio.Task[Room]] = {}

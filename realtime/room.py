@@ -285,6 +285,7 @@ class Room:
         def allow(comments: int, rest: int) -> int | None:
             return self.pace.comments_bytes(comments, rest, takers, now_s)
 
+        urgent = self._lanes.urgent
         payload = self._lanes.cut(self.pace.held(now_s), allow)
         if not payload:
             self._schedule()
@@ -295,11 +296,11 @@ class Room:
         self.pace.went(self._lanes.went, now_s)
         self.pace.sent(len(frame), takers, now_s)
         if self._fanout.busy:
-            self._fanout.join(frame, before, self._current)
+            self._fanout.join(frame, before, self._current, urgent=urgent)
         else:
             if self._pack is None or self._pack.stale:
                 self._pack = Pack(list(self._current))
-            self._fanout.start(frame, before, self._pack)
+            self._fanout.start(frame, before, self._pack, urgent=urgent)
 
     def _between(self) -> None:
         """Between two slices, and after the last."""

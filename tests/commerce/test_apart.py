@@ -9,7 +9,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commerce.apart_sql import finish
-from commerce.bulk_sql import Step, insert_steps, run_steps
+from commerce.bulk_sql import (
+    Question,
+    Step,
+    ask_all,
+    in_texts,
+    insert_steps,
+    rows_of_texts,
+    run_steps,
+    texts,
+)
 from commerce.database_sql import Database
 from commerce.errors import Unavailable
 from commerce.schema_sql import product, viewer_use
@@ -173,3 +182,37 @@ async def test_a_connection_lost_among_them_is_an_outage_and_the_next_is_a_new_o
     async with database.begin_apart() as apart:
         await apart.run_last(after)
     assert await _users(database) == {"b"}
+
+
+async def test_questions_have_the_same_answers_together_and_one_by_one(database: Database) -> None:
+    async def ask(conn: AsyncConnection) -> list[list[tuple[object, ...]]]:
+        chosen, rows = in_texts(conn, "id", "ids"), rows_of_texts(conn, "ids")
+        ids = {"ids": texts(["b", "a", "none"])}
+        found = await ask_all(
+            conn,
+            [
+                Question(text(f"SELECT id FROM product WHERE {chosen} ORDER BY id"), ids),
+                Question(text(f"SELECT value FROM {rows} v ORDER BY value"), ids),
+            ],
+        )
+        return [[tuple(row) for row in rows] for rows in found]
+
+    async with database.begin_apart() as apart:
+        for name in ("a", "b", "c"):
+            await apart.run(lambda conn, name=name: add(conn, name))  # type: ignore[misc]
+        together = await apart.run(ask)
+    async with database.read() as conn:
+        one_by_one = await ask(conn)
+    assert together == one_by_one == [[("a",), ("b",)], [("a",), ("b",), ("none",)]]
+
+
+async def test_the_winners_connection_reads_no_table_from_end_to_end(postgres_url: str) -> None:
+    async def setting(conn: AsyncConnection) -> object:
+        return (await conn.execute(text("SHOW enable_seqscan"))).scalar()
+
+    database = await Database.open(postgres_url)
+    async with database.begin_apart() as apart:
+        assert await apart.run(setting) == "off"
+    async with database.read() as conn:
+        assert await setting(conn) == "on", "whoever reads a whole table should"
+    await database.close()

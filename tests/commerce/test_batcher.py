@@ -81,3 +81,25 @@ async def test_what_a_flush_leaves_to_be_done_runs_beside_the_next_batch() -> No
     await until(lambda: len(flush.batches) == 2)
     assert not flush.rests[0].is_set()
     await stop(tasks)
+
+
+async def test_after_a_rush_of_items_the_next_batch_waits_a_little_longer() -> None:
+    waits: list[float] = []
+    batches: list[list[int]] = []
+
+    async def pause(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0)
+
+    async def flush(batch: list[int]) -> None:
+        batches.append(batch)
+
+    batcher = Batcher(flush, size=4, wait_ms=2, pause=pause, rush=2, rush_wait_ms=4)
+    task = asyncio.create_task(batcher.run())
+    await asyncio.sleep(0)
+    for items in ([1], [2, 3], [4], [5]):
+        for item in items:
+            batcher.put(item)
+        await until(lambda expected=items: batches and batches[-1] == expected)  # type: ignore[misc]
+    assert waits == [0.002, 0.002, 0.004, 0.002]
+    await stop([task])

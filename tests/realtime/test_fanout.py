@@ -1,6 +1,9 @@
 import asyncio
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, ClassVar
+
+import pytest
 
 from realtime import fanout
 from realtime.counters import Counters
@@ -108,29 +111,64 @@ async def test_who_begins_after_a_slice_was_used_up_waits_for_the_others(monkeyp
     await until(lambda: not any(out.busy for out in outs))
 
 
-async def test_while_the_crowd_waits_it_has_most_of_the_loop(
-    monkeypatch,
+class Lazy(Slow):
+    """A chunk of these is a slice."""
+
+    def write(self, frame: bytes) -> bool:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 0.0001
+        while loop.time() < end:
+            pass
+        return super().write(frame)
+
+
+@pytest.mark.parametrize(
+    ("rushed", "urgent", "rest"),
+    [(False, False, fanout.REST), (True, True, fanout.REST), (True, False, fanout.RUSH_REST)],
+)
+async def test_while_the_crowd_waits_it_has_most_of_the_loop_and_numbers_leave_it_more(
+    monkeypatch, rushed, urgent, rest
 ):
     monkeypatch.setattr(fanout, "SLICE_S", 0.002)
     loop = asyncio.get_running_loop()
     waits = [True]
     slices: list[float] = []
-    turns = Turns(lambda: waits[0])
+    rests: list[float] = []
+    turns = Turns(lambda: waits[0], lambda: waits[0] and rushed)
+    monkeypatch.setattr(turns, "_rest", _noting(turns, rests))
     out = FanOut(lambda socket, mark: None, lambda: slices.append(loop.time()), Counters(), turns)
-
-    class Lazy(Slow):
-        def write(self, frame: bytes) -> bool:
-            end = loop.time() + 0.0001
-            while loop.time() < end:
-                pass
-            return super().write(frame)
-
-    out.start(b"one", MARK, Pack([Lazy() for _ in range(4 * fanout.CHUNK)]))  # a chunk is a slice
+    sockets: list[Any] = [Lazy() for _ in range(4 * fanout.CHUNK)]
+    out.start(b"one", MARK, Pack(sockets), urgent=urgent)
     await until(lambda: len(slices) >= 2)
-    begun = list(slices[:2])
-    assert begun[1] - begun[0] >= 0.002 * fanout.REST
+    assert slices[1] - slices[0] >= 0.002 * rest
+    assert rests[0] == pytest.approx(rest)
     waits[0] = False
     await until(lambda: not out.busy)
+
+
+def _noting(turns: Turns, rests: list[float]) -> Callable[[float, float], None]:
+    """`turns._rest`, with the rest of each as so many slices."""
+    real = turns._rest
+
+    def noted(now_s: float, spent_s: float) -> None:
+        real(now_s, spent_s)
+        assert isinstance(turns._next, asyncio.TimerHandle)
+        rests.append((turns._next.when() - now_s) / max(spent_s, fanout.SLICE_S))
+
+    return noted
+
+
+async def test_what_is_urgent_makes_the_frame_urgent_that_it_joins(monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_S", 0.0)
+    sockets = crowd(100)
+    out = FanOut(lambda socket, mark: None, lambda: None, Counters())
+    out.start(b"one", MARK, Pack(sockets))
+    assert out.busy
+    assert not out.urgent
+    out.join(b"two", NEXT, sockets, urgent=True)
+    assert out.urgent
+    await until(lambda: not out.busy)
+    assert not out.urgent
 
 
 async def test_an_urgent_frame_joins_the_unserved_and_follows_for_the_rest(monkeypatch):
