@@ -6,6 +6,7 @@ run, on first use, by Unix socket in a folder that is removed, and die with this
 (`CI=true`) a skipped test that needs an engine or a browser is a failure.
 """
 
+import asyncio.constants
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from live.engines import EmbeddedValkey, find_valkey
 from tests.leaks import Stray, stray_children, stray_tasks
 from tests.servers import PostgresServer, ValkeyServer
 
+asyncio.constants.DEBUG_STACK_DEPTH = 2
+"""Debug mode notes where each task, future and callback was made, ten calls deep: with its looks
+at the files' times this was a third of the run. Two calls deep a test says enough."""
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 IN_CI = os.environ.get("CI") == "true"
