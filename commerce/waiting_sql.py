@@ -9,7 +9,7 @@ order is that of the inserts, and all nodes see the same.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, func, select, update
@@ -34,7 +34,7 @@ from commerce.errors import (
 )
 from commerce.gate import Fenced, Offer
 from commerce.gate import Waiting as Queued
-from commerce.grounds_sql import read_grounds
+from commerce.grounds_sql import Grounds, read_grounds
 from commerce.outbox_sql import SqlOutbox
 from commerce.raffle import Draw
 from commerce.record import Outcome, Winner
@@ -133,10 +133,9 @@ class SqlWaitlist:
             rids = [offer.rid for offer in offers]
             rows = await _rows(conn, waiting.c.rid.in_(rids), lock=True)
             theirs = {row.rid: row for row in rows if row.state == WaitState.WAITING}
-            winners = [_winner(one, now) for one in offers if one.n and one.rid in theirs]
-            outcomes: dict[str, Outcome] = {}
-            if winners:
-                outcomes = await winners_sql.write(conn, epoch, winners, grounds, now)
+            served = sorted((one for one in offers if one.n), key=lambda one: one.n)
+            winners = [_winner(one, now) for one in served if one.rid in theirs]
+            outcomes = await _write_in_order(conn, epoch, winners, grounds, now)
             # Who was passed over too: the rid may have been pressed, and is a reservation then.
             rest = [rid for rid in rids if rid not in outcomes]
             outcomes |= await reservations_sql.find_many(conn, rest) if rest else {}
@@ -312,6 +311,51 @@ async def end(
         update(waiting).where(waiting.c.rid.in_(moved)).values(state=state.value, closed_at=now)
     )
     await _tell(conn, rows, state, now, tell=tell)
+
+
+class _Overtaken(Exception):
+    """Takes back what was written."""
+
+    def __init__(self, late: dict[str, Outcome]) -> None:
+        super().__init__()
+        self.late = late
+
+
+async def _write_in_order(
+    conn: AsyncConnection, epoch: int, winners: Sequence[Winner], grounds: Grounds, now: int
+) -> dict[str, Outcome]:
+    """Writes offers in the order of `winners`; nobody has what one before them did not get.
+
+    The record has less than the gate when stock was lowered in between. Who stood first may have
+    asked for two of one unit, and the next for one. They wait on, both, for a gate that knows.
+    """
+    barred: dict[str, Outcome] = {}
+    while True:
+        rest = [winner for winner in winners if winner.press.rid not in barred]
+        if not rest:
+            return barred
+        try:
+            async with conn.begin_nested():
+                outcomes = await winners_sql.write(conn, epoch, rest, grounds, now)
+                if late := _overtaking(rest, outcomes):
+                    raise _Overtaken(late)
+        except _Overtaken as overtaken:
+            barred |= overtaken.late
+        else:
+            return outcomes | barred
+
+
+def _overtaking(winners: Sequence[Winner], outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    """Those who would have a hold behind one of their list for whom there was not enough."""
+    short: set[tuple[str, str]] = set()
+    late: dict[str, Outcome] = {}
+    for winner in winners:
+        line, rid = winner.press.lines[0], winner.press.rid
+        if isinstance(outcomes[rid], SoldOut):
+            short.add((winner.press.drop, line.sku))
+        elif (winner.press.drop, line.sku) in short:
+            late[rid] = SoldOut(line.sku, 0)
+    return late
 
 
 async def _settle(

@@ -157,6 +157,29 @@ async def test_who_asks_for_more_than_can_come_is_told_and_blocks_nobody(shop: S
         await shop.check_gate(node)
 
 
+async def test_stock_lowered_behind_an_offer_lets_nobody_overtake_who_stood_first(
+    shop: Shop,
+) -> None:
+    """The gate had three units to give, and when it is written down there is one."""
+    async with shop.node(upkeep=False) as node:
+        await sold_out(shop, node, 3)
+        await node.wait("two", "v", quantity=2)
+        await node.wait("one", "w")
+        await node.checkout.cancel("first", "held")  # the gate has made both offers
+        await node.record.adjust("A", -2, ref="broken", kind="adjust", now=shop.clock())
+        await node.waits.work_off()
+        assert await states(shop) == {"two": "waiting", "one": "waiting"}
+        assert await shop.rows() == {"A": (1, 0, 0)}
+        await node.checkout.keeper.watch()  # a gate with one unit: the first cannot have two…
+        await node.waits.work_off()
+        assert await states(shop) == {"two": "waiting", "one": "waiting"}
+        await node.waits.end_lists()  # …ever, and is told so
+        await node.waits.work_off()
+        assert await states(shop) == {"two": "passed", "one": "offered"}
+        await node.checkout.upkeep.relay()
+        await shop.check_gate(node)
+
+
 async def test_who_may_not_have_it_any_more_is_passed_over(shop: Shop) -> None:
     await shop.add_skus({"A": 3, "B": 9})
     async with shop.node() as node:
