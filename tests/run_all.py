@@ -74,8 +74,9 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def run(step: Step, timeout_s: float = STEP_TIMEOUT_S) -> Step:
+def run(step: Step, timeout_s: float | None = None) -> Step:
     """Run one command, passing its output on line by line with the step's name before it."""
+    timeout_s = STEP_TIMEOUT_S if timeout_s is None else timeout_s
     since = time.monotonic()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(

@@ -173,6 +173,52 @@ def test_the_runner_fails_when_one_step_fails_and_adds_up_what_the_others_said(c
     assert run_all.summary([good, other], 1.0)
 
 
+def failing(name: str, tmp_path: Path, *, heals: bool) -> Step:
+    """Fails with a test by name; tried again it passes if it `heals`."""
+    seen = tmp_path / name.replace(" ", "-")
+    return step(
+        name,
+        "import pathlib, sys\n"
+        f"seen = pathlib.Path({str(seen)!r})\n"
+        f"if {heals} and seen.exists() and '--last-failed' in sys.argv: sys.exit(0)\n"
+        "seen.touch()\n"
+        f"print('FAILED tests/{seen.name}.py::test_it - assert 1 == 2')\n"
+        "print('=== 1 failed, 2 passed in 0.10s ===')\n"
+        "sys.exit(1)",
+    )
+
+
+def test_a_test_that_passes_alone_is_named_unsteady_and_one_that_does_not_has_failed(
+    capfd, tmp_path
+):
+    shy, broken = (
+        failing(f"pytest {name}", tmp_path, heals=name == "shy") for name in ("shy", "x")
+    )
+    run_all.in_lanes([shy], [broken])
+    run_all.try_again([shy, broken])
+    assert (shy.ok, broken.ok) == (True, False)
+    assert run_all.summary([shy], 1.0)
+    lines = capfd.readouterr().out.splitlines()
+    assert "unsteady         tests/pytest-shy.py::test_it - assert 1 == 2" in lines
+    assert lines[-1] == "2 passed, 0 failed, 1 unsteady, 0 skipped"
+    assert not run_all.summary([shy, broken], 1.0)
+    lines = capfd.readouterr().out.splitlines()
+    assert "FAILED           tests/pytest-x.py::test_it - assert 1 == 2" in lines
+
+
+def test_many_failures_are_no_coincidence_and_a_crash_is_none_either(tmp_path):
+    many = failing("pytest many", tmp_path, heals=True)
+    run_all.run(many)
+    many.broken *= run_all.UNSTEADY_MAX + 1
+    run_all.try_again([many])
+    assert not many.ok
+    shy = failing("pytest shy", tmp_path, heals=True)
+    crashed = step("pytest crashed", "import os; os.abort()")
+    run_all.in_lanes([shy], [crashed])
+    run_all.try_again([shy, crashed])
+    assert (shy.ok, crashed.ok) == (False, False)
+
+
 def test_a_step_that_hangs_is_ended_with_all_it_started(monkeypatch, tmp_path):
     monkeypatch.setattr(run_all, "STEP_TIMEOUT_S", 0.5)
     file = tmp_path / "pid"

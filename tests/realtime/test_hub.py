@@ -79,7 +79,8 @@ async def test_a_quiet_room_is_always_recovered_and_an_old_position_is_not(
             assert (await one.join("s"))["recovered"]
         for _ in range(4):
             await here.hub.publish("s", [Chat("x", f"{_}-{n}") for n in range(200)])
-        await until(lambda: here.hub.rooms[0].position.chat == 800)
+        room = here.hub.rooms[0]
+        await until(lambda: room.position.chat == 800 and not room._lanes.waiting)
         async with viewer(here, view) as one:
             assert not (await one.join("s"))["recovered"]
             assert one.view.chat == 800
