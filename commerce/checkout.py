@@ -42,6 +42,8 @@ INFLIGHT_MAX: Final = 16_384
 A crowd of 15,000 fits. With room for 1,024 the others came back and back: 555,000 times "busy" in a
 minute, which left no time to decide anything.
 """
+_BESIDE: Final = "\x1f"
+"""No rid has it (`presses.normal`)."""
 CROWD: Final = 32
 """Presses on their way from which on those who can wait, wait."""
 ANSWER_MAX_S: Final = 10.0
@@ -160,7 +162,7 @@ class Checkout:
                 return
             case = self._enter(press)
         elif case.fingerprint != fingerprint(press):
-            done(RidConflict())
+            self._begin_beside(press, done)
             return
         elif not case.waiters:
             case.since = asyncio.get_running_loop().time()  # the first was told to come back
@@ -177,17 +179,40 @@ class Checkout:
             return Busy(self._places.take())
         return None
 
+    def _begin_beside(self, press: Press, done: Callable[[Answer], None]) -> None:
+        """Its rid is on its way with other lines, or as a stranger's.
+
+        A retry may have won before that one came: of whose the rid is, the record knows.
+        """
+        if not press.retry:
+            done(RidConflict())
+            return
+        key = f"{press.rid}{_BESIDE}{fingerprint(press)}"
+        case = self._cases.get(key)
+        if case is None:
+            if len(self._cases) >= self._inflight_max:
+                done(Busy(self._places.take()))
+                return
+            case = self._case(press, key)
+            case.refusal = RidConflict()
+            self.reserving.look_up(case)
+        case.waiters.append(done)
+
     def _enter(self, press: Press) -> Case:
-        loop = asyncio.get_running_loop()
-        case = Case(press, fingerprint(press), self._leave, loop.time(), self._clock())
-        self._cases[press.rid] = case
+        case = self._case(press, press.rid)
         self.reserving.put(case)
+        return case
+
+    def _case(self, press: Press, key: str) -> Case:
+        loop = asyncio.get_running_loop()
+        case = Case(press, key, fingerprint(press), self._leave, loop.time(), self._clock())
+        self._cases[key] = case
         if self._late is None:
             self._late = loop.call_later(LATE_LOOK_S, self._look_for_late)
         return case
 
     def _leave(self, case: Case) -> None:
-        del self._cases[case.press.rid]
+        del self._cases[case.key]
 
     def _look_for_late(self) -> None:
         """Those who wait too long hear "not now"; their presses go on, and a retry joins them."""

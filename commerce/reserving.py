@@ -88,6 +88,8 @@ class Case:
     """One press on its way, answered once. No future and no task of its own: a call is a tenth."""
 
     press: Press
+    key: str
+    """By which its node finds it while it is on its way."""
     fingerprint: str
     ended: Callable[["Case"], None]
     """Called when it is answered; `waiters` hear the answer after it."""
@@ -168,6 +170,10 @@ class Reserving:
     def put(self, case: Case) -> None:
         """Starts a press on its way."""
         self._gate_queue.put(case)
+
+    def look_up(self, case: Case) -> None:
+        """The record alone answers it, with its hold or else with the case's refusal."""
+        self._lookup_queue.put(case)
 
     def won_here(self, rid: str) -> bool:
         """Whether this node has given this rid a hold not long ago."""

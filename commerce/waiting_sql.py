@@ -353,7 +353,7 @@ def _overtaking(winners: Sequence[Winner], outcomes: Mapping[str, Outcome]) -> d
         line, rid = winner.press.lines[0], winner.press.rid
         if isinstance(outcomes[rid], SoldOut):
             short.add((winner.press.drop, line.sku))
-        elif (winner.press.drop, line.sku) in short:
+        elif isinstance(outcomes[rid], Hold) and (winner.press.drop, line.sku) in short:
             late[rid] = SoldOut(line.sku, 0)
     return late
 

@@ -7,7 +7,7 @@ import pytest
 
 from commerce import checkout as checkout_module
 from commerce import reserving
-from commerce.errors import SoldOut, Unavailable
+from commerce.errors import RidConflict, SoldOut, Unavailable
 from commerce.places import LEAST_MS, MOST_MS, PER_MS, Places
 from commerce.reserving import Answer
 from commerce.stock import Hold, Line, Press
@@ -135,3 +135,29 @@ def shop_given(node: Node) -> int:
     """Units that the gate has given out, as far as the node has learnt."""
     level = node.levels.get("A")
     return 0 if level is None else UNITS - level.available
+
+
+async def test_13_a_winner_who_asks_again_is_answered_although_another_body_is_on_its_way(
+    shop: Shop,
+) -> None:
+    await shop.add_skus({"A": 5})
+    async with shop.node() as node:
+        await node.checkout.open_drop(shop.drop(("A", None)))
+        won = await node.checkout.reserve(press("r"))
+        answers: dict[str, Answer] = {}
+
+        def begin(name: str, asked: Press) -> None:
+            node.checkout.begin(asked, lambda answer: answers.update({name: answer}))
+
+        stranger = Press("r", "stranger", "d", (Line("A", 2),))
+        begin("stranger", stranger)
+        begin("first attempt", press("r"))
+        assert isinstance(answers.pop("first attempt"), RidConflict), "it says that it is no retry"
+        begin("retry", press("r", retry=True))
+        begin("once more", press("r", retry=True))
+        begin("third body", Press("r", "third", "d", (Line("A", 3),), retry=True))
+        await until(lambda: len(answers) == 4)
+        assert answers.pop("retry") == answers.pop("once more") == won
+        assert [type(answer) for answer in answers.values()] == [RidConflict, RidConflict]
+        assert not node.checkout._cases
+        await shop.check_gate(node)
