@@ -100,6 +100,7 @@ async def test_leaving_waits_for_the_answer(realtime_valkey_url, prefix):
         press = await one.send("press", how="later")
         await until(lambda: presses.waiting)
         assert here.hub.pressing == 1
+        assert not here.hub._turns._rushed(), "one is no rush"
         here.connections[0].leave(CloseCode.DRAIN)
         presses.answer({"ok": 1})
         assert here.hub.pressing == 0
@@ -136,3 +137,23 @@ async def test_a_command_without_an_id_gets_no_reply(realtime_valkey_url, prefix
         await one.socket.send(pack_command(0, "press", {}))
         assert await one.command("echo") == {}
         assert 0 not in one.answers
+
+
+async def test_many_under_way_are_a_rush_and_what_is_not_urgent_gives_way(
+    realtime_valkey_url, prefix, monkeypatch
+):
+    monkeypatch.setattr("realtime.hub.RUSH", 2)
+    presses = Presses()
+    async with (
+        node(realtime_valkey_url, prefix, quick=presses) as here,
+        viewer(here) as one,
+        viewer(here) as two,
+    ):
+        for each in (one, two):
+            await each.join("s")
+            await each.send("press", how="later")
+        await until(lambda: here.hub.pressing == 2)
+        assert here.hub._turns._rushed()
+        presses.answer({"ok": True})
+        assert not here.hub._turns._rushed()
+        presses.answer({"ok": True})
