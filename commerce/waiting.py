@@ -175,15 +175,23 @@ class Waitlist:
         can ever come, with the number), RidConflict, AlreadyWaiting, Unavailable (repeat the same).
         """
         press = normal(_press(wait))
-        now = self._clock()
-        waiter = await self._waits.join(wait, fingerprint(press), now)
+        began = self._keeper.epoch
+        waiter = await self._waits.join(wait, fingerprint(press), self._clock())
         self._crash_point("wait:after_commit")
+
+        async def enqueue(epoch: int) -> Levels:
+            # A gate that was loaded since does not know who has left: the record does.
+            if epoch != began and not await self._waits_still(wait):
+                return {}
+            return await self._keeper.gate.enqueue(epoch, [waiter.queued], self._clock())
+
         if waiter.state is WaitState.WAITING:
-            await self._tell(
-                lambda epoch: self._keeper.gate.enqueue(epoch, [waiter.queued], self._clock()),
-                wait.sku,
-            )
+            await self._tell(enqueue, wait.sku)
         return waiter
+
+    async def _waits_still(self, wait: Wait) -> bool:
+        theirs = (await self._waits.of_viewers([wait.viewer])).get(wait.viewer, [])
+        return any(one.rid == wait.rid and one.state is WaitState.WAITING for one in theirs)
 
     async def leave(self, viewer: str, rid: str) -> Waiter:
         """Waits no more. What was offered already stays: it is a hold. Raises UnknownWait."""

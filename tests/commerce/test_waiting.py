@@ -22,7 +22,7 @@ from commerce.errors import (
 from commerce.gate import Ask, End, Verdict
 from commerce.schema_sql import outbox, waiting
 from commerce.stock import HoldState
-from commerce.waiting import Wait, WaitState
+from commerce.waiting import Wait, Waiter, WaitState
 from tests.commerce.stock_support import KEYS, Killed, Node, OwnValkey, Shop
 from tests.waiting import until
 
@@ -274,6 +274,31 @@ async def test_a_join_that_arrives_after_the_leave_brings_nobody_back(shop: Shop
         await node.gate.enqueue(node.checkout.keeper.epoch, [waiter.queued], shop.clock())
         await node.checkout.cancel("first", "held")
         assert await node.level("A") == 1
+
+
+async def test_a_join_that_arrives_at_a_later_gate_brings_nobody_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate knows who has left it, but not who had left before it was loaded."""
+    async with shop.node(upkeep=False) as node:
+        await sold_out(shop, node)
+        record = node.waits._waits
+        join = record.join
+
+        async def slow(wait: Wait, mark: str, now: int) -> Waiter:
+            waiter = await join(wait, mark, now)
+            await node.waits.leave(wait.viewer, wait.rid)
+            await node.checkout.keeper.rebuild()
+            return waiter
+
+        monkeypatch.setattr(record, "join", slow)
+        await node.wait("w", "v")
+        assert await states(shop) == {"w": "left"}
+        client = Redis.from_url(shop.valkey_url)
+        try:
+            assert await client.zcard(KEYS + "queue") == 0
+        finally:
+            await client.aclose()
 
 
 async def test_who_leaves_while_the_offer_is_under_way_leaves_the_unit_to_the_next(
