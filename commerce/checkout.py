@@ -196,6 +196,8 @@ class Checkout:
             case = self._case(press, key)
             case.refusal = RidConflict()
             self.reserving.look_up(case)
+        elif not case.waiters:
+            case.since = asyncio.get_running_loop().time()  # as in `begin`
         case.waiters.append(done)
 
     def _enter(self, press: Press) -> Case:

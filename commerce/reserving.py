@@ -3,9 +3,9 @@
 Responsible for the order of the steps and for what each missing answer means. It must not know an
 engine, nor who pressed by what connection.
 
-    put ─► gate batch (256, 2 ms) ─► refused: answered
-                                 ─► known:   looked up in the record, answered
-                                 ─► won:     record batch (512, 5 ms) ─► answered ─► marked
+    put ─► gate batch (256, 2 to 4 ms) ─► refused: answered
+                                      ─► known:   looked up in the record, answered
+                                      ─► won:     record batch (512, 5 ms) ─► answered ─► marked
            gate away: the record alone, 32 at a time, the rest hear "busy"
 
 "Write to the record last, answer after it": a reservation in the gate is a promise to nobody until

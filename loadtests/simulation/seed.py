@@ -217,13 +217,12 @@ async def _probe(world: World) -> None:
     await asyncio.sleep(FLAG_S)
     if world.faults[Fault.CLOCK]:
         return  # a flag set by a clock that was ahead lasts longer
-    left = await _left(world)
+    before = await _left(world)
     for node in world.living:
-        for sku in left:
+        for sku in sorted(before):
             rid = f"probe-{node.name}-{sku}"
             wanted = Press(rid, rid, world.drops[-1], (Line(sku, 1),))
             answer: Hold | CommerceError
-            before = await _left(world)
             try:
                 answer = await node.call(node.checkout.reserve(wanted))
             except CommerceError as refused:
@@ -234,6 +233,11 @@ async def _probe(world: World) -> None:
             could = {before.get(sku, 0) > 0, after.get(sku, 0) + won > 0}
             if won not in could:
                 world.violated("I14 free_is_sold", f"{sku}: {before}, {after}, {answer!r}")
+            before = after
+
+
+KEPT: Final = -1
+"""What is free is for those who wait: somebody who comes now may not have it, nor have had it."""
 
 
 async def _left(world: World) -> dict[str, int]:
@@ -251,7 +255,7 @@ async def _left(world: World) -> dict[str, int]:
     }
     for row in books.waiting:
         if row.drop == newest.id and row.state == "waiting":
-            left[row.sku] = 0  # what is free is kept for those who wait
+            left[row.sku] = KEPT
     return left
 
 
